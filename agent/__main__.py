@@ -1,0 +1,8 @@
+"""The command `roamd`."""
+
+import sys
+
+from agent.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The way in for this machine's own readings: a source is read on a grid, and what it gives is accepted."""
+
+import asyncio
+import logging
+from typing import Protocol
+
+from agent import clock
+from agent.errors import AbsentError, ReadingError
+from agent.model import Fields, Record, Sample
+from agent.ticker import missed, next_tick
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN_AFTER = 60.0
+"""Seconds at least between two looks for hardware that was absent."""
+_SAY_AGAIN_AFTER = 600.0
+
+
+class Source(Protocol):
+    """Something that can be read; it may block."""
+
+    def read(self) -> Fields: ...  # noqa: D102
+
+
+class Inlet(Protocol):
+    """What takes samples in."""
+
+    async def room(self) -> None: ...  # noqa: D102
+    def accept(self, sample: Sample) -> Record: ...  # noqa: D102
+
+
+async def collect(source: Source, into: Inlet, *, stream: str, interval: float) -> None:
+    """Read the source every `interval` seconds, for ever. A reading that fails costs that reading only."""
+    tick = clock.monotonic()
+    trouble = _Trouble(stream)
+    while True:
+        step = interval
+        await into.room()
+        ts, taken = clock.unix_ms(), clock.monotonic()
+        try:
+            fields = await asyncio.to_thread(source.read)
+            trouble.over()
+            if fields:
+                into.accept(Sample(stream=stream, ts=ts, taken=taken, fields=fields))
+        except AbsentError as exc:
+            trouble.absent(exc)
+            step = max(interval, LOOK_AGAIN_AFTER)
+        except ReadingError as exc:
+            trouble.failed(exc, taken)
+        due = next_tick(scheduled=tick, now=clock.monotonic(), interval=step)
+        if late := missed(scheduled=tick, tick=due, interval=step):
+            log.debug("%s: %d ticks were missed", stream, late)
+        tick = due
+        await asyncio.sleep(tick - clock.monotonic())
+
+
+class _Trouble:
+    """Says what goes wrong with a source once, not at every tick."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self._failed: str | None = None
+        self._say_again_at = 0.0
+        self._absent = False
+
+    def absent(self, exc: AbsentError) -> None:
+        if not self._absent:
+            log.debug("%s: not on this machine: %s", self._stream, exc)
+        self._absent, self._failed = True, None
+
+    def failed(self, exc: ReadingError, now: float) -> None:
+        if str(exc) != self._failed or now >= self._say_again_at:
+            log.warning("%s: %s", self._stream, exc)
+            self._failed, self._say_again_at = str(exc), now + _SAY_AGAIN_AFTER
+
+    def over(self) -> None:
+        if self._failed is not None:
+            log.info("%s: can be read again", self._stream)
+        self._failed, self._absent = None, False

@@ -1,0 +1,244 @@
+"""The daemon: the only place that knows every part. The flows, the signals, the order of the end."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from functools import partial
+
+from agent import __version__, clock, ingest, report, sources
+from agent.backoff import Backoff
+from agent.collect import collect
+from agent.deliver import Delivery
+from agent.errors import LinkDownError, StorageError
+from agent.link.connection import Connection, State, Waits
+from agent.link.session import Hello, Session, open_session
+from agent.model import Stream
+from agent.settings import Settings
+from agent.store.committer import commit
+from agent.store.database import Database
+from agent.store.folder import locked
+from agent.store.outbox import Outbox
+from agent.systemd import Notifier
+from agent.topics import Topics
+
+log = logging.getLogger(__name__)
+
+_DRAIN_WITHIN = 5.0
+_ANSWER_WITHIN = 2.0
+_CLOSE_WITHIN = 2.0
+
+
+def run(settings: Settings) -> int:
+    """Run the agent until SIGTERM or SIGINT, and return the exit code. Raises StorageError."""
+    with _only(StorageError), locked(settings.outbox.path.parent):
+        asyncio.run(_run(settings))
+    return 0
+
+
+async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with Database.open(settings.outbox.path) as database:
+        await _Agent(settings, database, await _outbox(settings, database)).run(stop)
+
+
+async def _outbox(settings: Settings, database: Database) -> Outbox:
+    return Outbox(
+        database,
+        device_id=settings.device_id,
+        epoch=await database.begin_epoch(boot_id=clock.boot_id(), started_ts=clock.unix_ms()),
+        last_row=await database.last_row(),
+        counts=await database.counts(),
+        streams=[
+            Stream(
+                name=name,
+                delivery=stream.delivery,
+                qos=stream.qos,
+                retain=stream.retain,
+                priority=stream.priority,
+            )
+            for name, stream in settings.streams.items()
+        ],
+        commit_interval=settings.outbox.commit_interval,
+        fresh_for=settings.outbox.fresh_for,
+    )
+
+
+class _Agent:
+    """The parts of a running agent, and how they are joined."""
+
+    def __init__(self, settings: Settings, database: Database, outbox: Outbox) -> None:
+        broker = settings.broker
+        backoff = broker.backoff
+        grows = partial(Backoff, strategy=backoff.strategy, base=backoff.base, jitter=backoff.jitter)
+        waits = Waits(
+            broker=grows(cap=backoff.cap),
+            own_link=grows(cap=min(backoff.cap, backoff.link_cap)),
+            stable_after=broker.stable_after,
+        )
+        self._settings = settings
+        self._database = database
+        self._outbox = outbox
+        self._topics = Topics(settings.topics.prefix)
+        self._notifier = Notifier()
+        self._connection = Connection(self._open, waits, tell=self._notifier.status)
+        self._delivery = Delivery(
+            outbox,
+            to=self._topics,
+            most_in_flight=broker.max_inflight,
+            backlog_share=settings.outbox.backlog_share,
+        )
+        self._leave = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set. The end goes: readers, what they accepted, the link, the disk."""
+        all_written = asyncio.Event()
+        log.info(
+            "roamd %s, device %s, epoch %d, %d records waiting",
+            __version__,
+            self._settings.device_id,
+            self._outbox.epoch,
+            self._outbox.waiting,
+        )
+        async with asyncio.TaskGroup() as flows:
+            flows.create_task(commit(self._outbox, self._database, until=all_written), name="commit")
+            link = flows.create_task(self._connection.keep(self._serve), name="link")
+            async with self._listening(), self._collecting():
+                self._notifier.ready()
+                await stop.wait()
+                log.info("stopping")
+                self._notifier.stopping()
+            await self._end(link)
+            all_written.set()
+            self._outbox.stir.set()
+        log.info("stopped: %d records wait for the next start", self._outbox.waiting)
+        self._notifier.close()
+
+    async def _end(self, link: asyncio.Task[None]) -> None:
+        if self._connection.state is State.UP:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_WITHIN):
+                    await self._outbox.empty.wait()
+        self._leave.set()
+        if self._connection.state is State.UP:
+            await asyncio.wait([link], timeout=2 * _ANSWER_WITHIN + _CLOSE_WITHIN)
+        link.cancel()
+        await asyncio.wait([link])
+
+    # The ways in.
+
+    @asynccontextmanager
+    async def _collecting(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            readers = [
+                group.create_task(
+                    collect(
+                        sources.make(stream.source),
+                        self._outbox,
+                        stream=name,
+                        interval=stream.interval,
+                    ),
+                    name=f"collect {name}",
+                )
+                for name, stream in self._settings.streams.items()
+                if stream.source and stream.enabled
+            ]
+            try:
+                yield
+            finally:
+                for reader in readers:
+                    reader.cancel()
+
+    def _listening(self) -> AbstractAsyncContextManager[None]:
+        return ingest.listening(
+            self._settings.ingest.socket,
+            self._outbox,
+            figures=lambda: report.figures(self._outbox, self._connection),
+            max_line=self._settings.ingest.max_line,
+        )
+
+    # The way out.
+
+    def _open(self, number: int) -> AbstractAsyncContextManager[Session]:
+        broker = self._settings.broker
+        hello = Hello(
+            host=broker.host,
+            port=broker.port,
+            client_id=broker.client_id,
+            username=broker.username or None,
+            password=broker.password.get_secret_value() if broker.password else None,
+            keep_alive=broker.keep_alive,
+            clean_start=broker.clean_start,
+            session_expiry=int(broker.session_expiry),
+            will=report.will(self._topics, epoch=self._outbox.epoch, connection=number),
+            will_delay=int(broker.will_delay),
+            connect_timeout=broker.connect_timeout,
+            hello_timeout=broker.hello_timeout,
+            dead_after=broker.dead_after,
+        )
+        return open_session(hello)
+
+    async def _serve(self, session: Session) -> None:
+        """Serve one session until the agent leaves. Raises LinkDownError when the session ends before."""
+        with _only(LinkDownError):
+            async with asyncio.TaskGroup() as flows:
+                watch = flows.create_task(session.watch(), name="watch")
+                await session.publish(
+                    report.online(self._topics, epoch=self._outbox.epoch, connection=self._connection.number)
+                )
+                delivery = flows.create_task(self._delivery.over(session), name="deliver")
+                health = flows.create_task(self._report(session), name="report")
+                await self._leave.wait()
+                for flow in (delivery, health, watch):
+                    flow.cancel()
+                with suppress(LinkDownError):
+                    await self._say_goodbye(session)
+
+    async def _report(self, session: Session) -> None:
+        interval = self._settings.health.interval
+        if interval:
+            await report.report(
+                self._outbox,
+                self._connection,
+                to=self._topics,
+                interval=interval,
+                publish=lambda message: session.send([(0, False, message)]),
+            )
+
+    async def _say_goodbye(self, session: Session) -> None:
+        told = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWER_WITHIN):
+                await session.answered.wait()
+        if session.has_room:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ANSWER_WITHIN):
+                    message = report.offline(
+                        self._topics,
+                        epoch=self._outbox.epoch,
+                        connection=self._connection.number,
+                        reason="stopped",
+                    )
+                    await session.publish(message)
+                    told = True
+        await session.finish(within=_CLOSE_WITHIN, publish_will=not told)
+
+
+@contextmanager
+def _only(kind: type[Exception]) -> Iterator[None]:
+    """Raise the first error out of a group that holds errors of this kind alone; others keep their group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        matching, rest = group.split(kind)
+        if rest is not None or matching is None:
+            raise
+        raise _first(matching) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,270 @@
+"""What a connection does with the packets it receives: gmqtt's handler and protocol, with their traps closed.
+
+Each override is named in docs/decisions/0003, and a contract test holds gmqtt to the private names that are used.
+"""
+
+import asyncio
+import itertools
+import logging
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from gmqtt.mqtt.connection import MQTTConnection
+from gmqtt.mqtt.handler import MqttPackageHandler
+from gmqtt.mqtt.package import Package
+from gmqtt.mqtt.protocol import MQTTProtocol
+from gmqtt.mqtt.utils import ConnectionState
+
+from agent import clock, reasons
+from agent.errors import Cause, LinkDownError
+from agent.model import Inbound
+
+log = logging.getLogger(__name__)
+logging.getLogger("gmqtt").setLevel(logging.ERROR)  # it tells of each lost connection with a traceback
+
+OWN_PACKET_IDS = range(60_001, 65_536)
+"""Packet identifiers of what a session sends for itself; those below belong to the outbox's rows."""
+
+_PUBACK = 0x40
+_PUBREC = 0x50
+_PUBCOMP = 0x70
+
+Connack = tuple[bool, int, dict[str, list[Any]]]
+
+
+class _OwnIds:
+    """The identifier source that gmqtt asks for SUBSCRIBE."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.cycle(OWN_PACKET_IDS)
+
+    def next_id(self) -> int:
+        return next(self._ids)
+
+    def free_id(self, id: int) -> None:  # noqa: A002  gmqtt's name
+        pass
+
+
+async def _nothing(*_args: object, **_kwargs: object) -> None:
+    pass
+
+
+class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
+    """Receives one connection's packets. `ended` is done once it is over; its result is the reason."""
+
+    def __init__(self, state: ConnectionState) -> None:
+        super().__init__(
+            connack_event=asyncio.Event(),
+            connection_lost_event=asyncio.Event(),
+            connection_state=state,
+            reconnect_callback=_nothing,
+            disconnect_callback=_nothing,
+            resend_qos_callback=_nothing,
+            clear_qos_callback=lambda: None,
+            connect_properties={},
+            subscriptions_getter=list,
+            remove_message_callback=lambda _mid: None,
+            store_message_callback=lambda _mid, _packet: None,
+            send_command_with_mid_callback=self._send_with_packet_id,
+            optimistic_acknowledgement=False,
+        )
+        loop = asyncio.get_running_loop()
+        self.id_generator = _OwnIds()
+        self.state = state
+        self.ended: asyncio.Future[LinkDownError] = loop.create_future()
+        self.connack: asyncio.Future[Connack] = loop.create_future()
+        self.inbound: asyncio.Queue[Inbound] = asyncio.Queue()
+        self.acknowledged: Callable[[int, int], None] = lambda _packet_id, _code: None
+        self.cleared: Callable[[], None] = lambda: None
+        self.choked = False
+        self.last_in = clock.monotonic()
+        self.unanswered = 0
+        self.answered = asyncio.Event()
+        self.answered.set()
+        self.pinged = False
+        self.proven = False
+        self._waiting_since: float | None = None
+        self._own: dict[int, asyncio.Future[int]] = {}
+        self._subacks: dict[int, asyncio.Future[tuple[int, ...]]] = {}
+        self._transport: asyncio.Transport | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self.on_message = self._received_at_most_once
+
+    def adopt(self, connection: MQTTConnection, transport: asyncio.Transport, protocol: "Protocol") -> None:
+        """Take the connection on, and stop gmqtt's own keep alive: its close() waits for a buffer that never drains."""
+        connection._keep_connection_callback.cancel()  # noqa: SLF001
+        self._transport = transport
+        self._reading = protocol._read_loop_future  # noqa: SLF001
+        self._reading.add_done_callback(self._reading_ended)
+
+    async def bury(self) -> None:
+        """Abort the connection, whatever its state, and wait until nothing of it is left."""
+        self.down(LinkDownError("closed by this side", cause=Cause.OURS))
+        if self._transport is not None:
+            self._transport.abort()
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+
+    def down(self, why: LinkDownError) -> None:
+        """Note that the connection is over; only the first reason counts."""
+        if self.ended.done():
+            return
+        self.ended.set_result(why)
+        waiters: list[asyncio.Future[Any]] = [self.connack, *self._own.values(), *self._subacks.values()]
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(why)
+                waiter.exception()  # whoever waited may be gone
+
+    # What is outstanding.
+
+    def expect(self, packets: int, now: float) -> None:
+        """Count packets that the server has to acknowledge."""
+        if packets and not self.unanswered:
+            self._waiting_since = now
+            self.answered.clear()
+        self.unanswered += packets
+
+    def ping(self, now: float) -> None:
+        """Send PINGREQ."""
+        self.pinged = True
+        if self._waiting_since is None:
+            self._waiting_since = now
+        self._connection._send_ping_request()  # noqa: SLF001
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Since when something is outstanding without anything having been received; None: nothing is outstanding."""
+        if not self.unanswered and not self.pinged:
+            return None
+        return max(self.last_in, self._waiting_since or self.last_in)
+
+    def own_packet(self) -> tuple[int, asyncio.Future[int]]:
+        """Return a packet identifier of the session's own, and the future of its reason code."""
+        while (packet_id := self.id_generator.next_id()) in self._own:
+            pass
+        answer = self._own[packet_id] = asyncio.get_running_loop().create_future()
+        return packet_id, answer
+
+    async def suback(self, packet_id: int) -> tuple[int, ...]:
+        """Wait for the reason codes of the SUBSCRIBE with this identifier."""
+        answer: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
+        self._subacks[packet_id] = answer
+        return await answer
+
+    def send_puback(self, packet_id: int) -> None:
+        """Acknowledge what was received at QoS 1."""
+        self._send_puback(packet_id)
+
+    def _send_with_packet_id(self, cmd: int, mid: int, dup: bool, reason_code: int = 0) -> None:  # noqa: FBT001  gmqtt's
+        self._connection.send_command_with_mid(cmd, mid, dup, reason_code=reason_code)
+
+    # What is received.
+
+    def __call__(self, package: Package) -> None:
+        """Take one packet. What cannot be parsed ends the connection (MQTT 5 section 4.13)."""
+        self.last_in = clock.monotonic()
+        try:
+            if package.cmd == _PUBACK:
+                self._answered(package.data)
+            else:
+                self._handle_packet(package.cmd, package.data)
+        except (struct.error, ValueError, IndexError, KeyError, TypeError) as exc:
+            kind = package.cmd >> 4
+            self.down(LinkDownError(f"malformed packet of type {kind} from the broker: {exc}", cause=Cause.MALFORMED))
+
+    def _answered(self, data: bytes) -> None:
+        packet_id = int.from_bytes(data[:2], "big")
+        reason_code = data[2] if len(data) > 2 else 0  # noqa: PLR2004  section 3.4.2: may be left out
+        self.unanswered = max(0, self.unanswered - 1)
+        if not self.unanswered:
+            self.answered.set()
+        self.proven = True
+        answer = self._own.pop(packet_id, None)
+        if answer is None:
+            self.acknowledged(packet_id, reason_code)
+        elif not answer.done():
+            answer.set_result(reason_code)
+
+    def _handle_connack_packet(self, _cmd: int, packet: bytes) -> None:
+        flags, code = struct.unpack("!BB", packet[:2])
+        properties, _ = self._parse_properties(packet[2:]) if len(packet) > 2 else ({}, b"")  # noqa: PLR2004
+        if properties is None:
+            raise ValueError("properties of CONNACK")
+        if not self.connack.done():
+            self.connack.set_result((bool(flags & 1), code, properties))
+
+    def _handle_disconnect_packet(self, _cmd: int, packet: bytes) -> None:
+        if packet:
+            self.down(
+                LinkDownError(f"the broker disconnected: {reasons.describe(packet[0])}", cause=Cause.DISCONNECTED)
+            )
+        else:
+            self.down(LinkDownError("the broker closed the connection", cause=Cause.CLOSED))
+
+    def _handle_pingresp_packet(self, _cmd: int, _packet: bytes) -> None:
+        self.pinged = False
+
+    def _handle_suback_packet(self, _cmd: int, packet: bytes) -> None:
+        packet_id = int.from_bytes(packet[:2], "big")
+        properties, codes = self._parse_properties(packet[2:])
+        if properties is None:
+            raise ValueError("properties of SUBACK")
+        answer = self._subacks.pop(packet_id, None)
+        if answer is not None and not answer.done():
+            answer.set_result(tuple(codes))
+
+    def _received_at_most_once(self, topic: str, payload: bytes, qos: int, properties: dict[str, Any]) -> None:
+        self._received(topic, payload, qos, properties, None)
+
+    def _handle_qos_1_publish_packet(
+        self, mid: int, packet: bytes, print_topic: str, properties: dict[str, Any]
+    ) -> None:
+        self._received(print_topic, packet, 1, properties, mid)
+
+    def _received(
+        self, topic: str, payload: bytes, qos: int, properties: dict[str, Any], packet_id: int | None
+    ) -> None:
+        self.inbound.put_nowait(
+            Inbound(
+                topic=topic,
+                payload=payload,
+                qos=qos,
+                retain=bool(properties["retain"]),
+                dup=bool(properties["dup"]),
+                packet_id=packet_id,
+            )
+        )
+
+    def _reading_ended(self, reading: asyncio.Task[None]) -> None:
+        if not reading.cancelled() and (exc := reading.exception()) is not None:
+            self.down(LinkDownError(f"cannot read from the broker: {exc}", cause=Cause.MALFORMED))
+        self.down(LinkDownError("the broker sent what is no packet", cause=Cause.MALFORMED))
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class Protocol(MQTTProtocol):  # type: ignore[misc] # gmqtt has no types
+    """The connection's protocol: gmqtt's, telling its handler of a choked transport and of why it ended."""
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__(connection_state=handler.state, id_generator=handler.id_generator)
+        self._mqtt_handler = handler
+
+    def pause_writing(self) -> None:
+        """Note that the transport's buffer is full."""
+        super().pause_writing()
+        self._mqtt_handler.choked = True
+
+    def resume_writing(self) -> None:
+        """Note that the transport's buffer has drained."""
+        super().resume_writing()
+        self._mqtt_handler.choked = False
+        self._mqtt_handler.cleared()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the reason, which gmqtt only logs."""
+        if exc is not None:
+            self._mqtt_handler.down(LinkDownError(f"the connection was lost: {exc}", cause=Cause.LOST))
+        super().connection_lost(exc)

@@ -1,0 +1,104 @@
+"""The values that flow through the house: frozen, and without behaviour."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+Value = bool | int | float | str | None
+"""What a field of a record holds: records are flat, so a leaf of JSON."""
+
+Fields = Mapping[str, Value]
+
+
+class Delivery(StrEnum):
+    """What a stream promises about its records (contract, section 4)."""
+
+    LIVE = "live"
+    STORED = "stored"
+    SYNCED = "synced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """How the records of one stream are delivered.
+
+    `name` is the stream's (`imu`), or `event/NAME` for the records of one event. `max_age` is in seconds.
+    A larger `priority` goes first.
+    """
+
+    name: str
+    delivery: Delivery = Delivery.STORED
+    qos: int = 1
+    retain: bool = False
+    priority: int = 5
+    max_age: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One reading, before it has an identity.
+
+    `ts` is Unix time in milliseconds; `taken` the same moment on CLOCK_MONOTONIC, in seconds.
+    """
+
+    stream: str
+    ts: int
+    taken: float
+    fields: Fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One accepted sample: (device, `stream`, `epoch`, `seq`) names it for ever.
+
+    `row` is its place in the outbox, which grows with each acceptance. `tail` is the JSON text of its fields without
+    the opening brace, so that the reserved keys can be put in front of it without encoding it again. A document of the
+    agent's own, such as a loss report, has no identity: its `seq` is 0 and its tail is the whole of it.
+    """
+
+    row: int
+    stream: Stream
+    epoch: int
+    seq: int
+    ts: int
+    taken: float
+    tail: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One PUBLISH, as MQTT 5 section 3.3 has it. `expiry` is the Message Expiry Interval in seconds."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    expiry: int | None = None
+    content_type: str | None = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """One received PUBLISH (MQTT 5 section 3.3). `packet_id` is None at QoS 0."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    dup: bool
+    packet_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the server's CONNACK allows (MQTT 5 section 3.2.2.3), with the standard's values for what it leaves out.
+
+    `maximum_packet_size` is in bytes, None for no limit beyond the protocol's; `keep_alive` in seconds, 0 for none.
+    """
+
+    session_present: bool
+    receive_maximum: int = 65_535
+    maximum_packet_size: int | None = None
+    maximum_qos: int = 2
+    retain_available: bool = True
+    keep_alive: int = 0

@@ -1,0 +1,231 @@
+"""What can be set, with its defaults (contract, section 10). Frozen; unknown keys are errors."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from agent.backoff import Strategy
+from agent.model import Delivery
+from agent.settings.units import Bytes, Seconds
+
+BUILTIN_SOURCES = ("cpu", "memory", "disk", "network", "thermal", "host")
+"""Sources that start without any settings, each as a stream of its own name."""
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NAME_RULE = "must be 1 to 64 of A-Z a-z 0-9 . _ -"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class TopicsTable(_Table):
+    """[topics]: where everything is published."""
+
+    prefix: str = "device/{device_id}"
+
+    @field_validator("prefix")
+    @classmethod
+    def _a_topic_name(cls, value: str) -> str:
+        if re.search(r"[+#\x00]", value):
+            raise ValueError("must have no + and no #: it is the beginning of topic names")
+        if not value or value.startswith(("/", "$")) or value.endswith("/") or "//" in value:
+            raise ValueError("must be a topic without empty levels, such as device/{device_id}, and not begin with $")
+        if "{" in value.replace("{device_id}", ""):
+            raise ValueError("knows only the placeholder {device_id}")
+        return value
+
+
+class BackoffTable(_Table):
+    """[broker.backoff]: waits between attempts to connect, in seconds."""
+
+    strategy: Strategy = Strategy.FULL_JITTER
+    base: Seconds = Field(default=1.0, ge=0.01, le=3600)
+    cap: Seconds = Field(default=30.0, ge=0.01, le=3600)
+    jitter: Seconds = Field(default=0.5, ge=0, le=3600)
+    link_cap: Seconds = Field(default=4.0, ge=0.01, le=3600)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "BackoffTable":
+        if self.cap < self.base:
+            raise ValueError(f"cap ({self.cap:g} s) is below base ({self.base:g} s)")
+        return self
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class BrokerTable(_Table):
+    """[broker]: where to connect, as whom, and how patiently. Times are in seconds."""
+
+    urls: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("mqtt://localhost:1883",)
+    client_id: str = "{device_id}"
+    username: str = ""
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    keep_alive: int = Field(default=30, ge=5, le=65_535)
+    session_expiry: Seconds = Field(default=86_400, ge=0, le=4_294_967_295)
+    clean_start: bool = False
+    will_delay: Seconds = Field(default=15, ge=0, le=4_294_967_295)
+    connect_timeout: Seconds = Field(default=3.0, ge=0.1, le=300)
+    hello_timeout: Seconds = Field(default=10.0, ge=0.1, le=300)
+    dead_after: Seconds = Field(default=10.0, ge=1, le=300)
+    stable_after: Seconds = Field(default=30.0, ge=0, le=86_400)
+    max_inflight: int = Field(default=1000, ge=1, le=10_000)
+    backoff: BackoffTable = BackoffTable()
+
+    @field_validator("urls")
+    @classmethod
+    def _one_broker(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        if not urls:
+            raise ValueError("must name a broker, such as mqtt://localhost:1883")
+        if len(urls) > 1:
+            raise ValueError("can hold one broker only: fail-over between several is not built yet")
+        _split(urls[0])
+        return urls
+
+    @field_validator("client_id")
+    @classmethod
+    def _ascii(cls, value: str) -> str:
+        # MQTT 5 allows any UTF-8 here; gmqtt counts characters for bytes.
+        if not value or not value.isascii() or not value.isprintable():
+            raise ValueError("must be printable ASCII, one character at least")
+        return value
+
+    @field_validator("username")
+    @classmethod
+    def _ascii_or_nothing(cls, value: str) -> str:
+        if "\x00" in value:
+            raise ValueError("must have no NUL")
+        return value
+
+    @property
+    def host(self) -> str:
+        """The broker's host name or address."""
+        return _split(self.urls[0]).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The broker's port."""
+        return _split(self.urls[0]).port or 1883
+
+
+def _split(url: str) -> SplitResult:
+    parts = urlsplit(url)
+    if parts.scheme == "mqtts":
+        raise ValueError(f"{url}: TLS is not built yet; only mqtt:// is")
+    if parts.scheme != "mqtt" or not parts.netloc:
+        raise ValueError(f"{_hidden(parts)}: a broker is mqtt://HOST or mqtt://HOST:PORT")
+    if "@" in parts.netloc:
+        raise ValueError(f"{_hidden(parts)}: a user does not belong here; set broker.username and broker.password_file")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(f"{url}: nothing may follow the port")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if not parts.hostname or port == 0:
+        raise ValueError(f"{url}: the host is missing, or the port is not 1 to 65535")
+    return parts
+
+
+def _hidden(parts: SplitResult) -> str:
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+class OutboxTable(_Table):
+    """[outbox]: what is kept until it is delivered, and for how long it counts as fresh. Times are in seconds."""
+
+    path: Path = Path("$STATE_DIRECTORY/outbox.db")
+    commit_interval: Seconds = Field(default=0.5, ge=0.01, le=3600)
+    fresh_for: Seconds = Field(default=5.0, ge=0.1, le=86_400)
+    backlog_share: float = Field(default=0.2, gt=0, lt=1)
+
+
+class StreamTable(_Table):
+    """[streams.NAME]: a source that is read, or how another program's records are delivered."""
+
+    source: Literal["", "cpu", "memory", "disk", "network", "thermal", "host"] = ""
+    enabled: bool = True
+    interval: Seconds = Field(default=10.0, ge=0.05, le=86_400)
+    delivery: Delivery = Delivery.STORED
+    qos: int = Field(default=1, ge=0, le=1)
+    retain: bool = False
+    priority: int = Field(default=5, ge=0, le=9)
+
+    @model_validator(mode="after")
+    def _qos_of_the_delivery(self) -> "StreamTable":
+        if self.delivery is Delivery.LIVE:
+            if self.qos == 1 and "qos" in self.model_fields_set:
+                raise ValueError("qos is 0 where delivery is live")
+            object.__setattr__(self, "qos", 0)
+        elif self.qos == 0:
+            raise ValueError(f"qos 0 cannot keep what delivery {self.delivery.value} promises; set delivery to live")
+        return self
+
+
+class IngestTable(_Table):
+    """[ingest]: the local socket."""
+
+    socket: Path = Path("$RUNTIME_DIRECTORY/roamd.sock")
+    max_line: Bytes = Field(default=64 * 1024, ge=1024, le=16 * 1024 * 1024)
+
+
+class HealthTable(_Table):
+    """[health]: the agent's own figures; an interval of 0 turns them off."""
+
+    interval: Seconds = Field(default=60.0, ge=0, le=86_400)
+
+
+class LogTable(_Table):
+    """[log]: how much is told."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", validate_default=True, env_prefix="ROAMD_", env_nested_delimiter="__"
+    )
+
+    device_id: str
+    topics: TopicsTable = TopicsTable()
+    broker: BrokerTable = BrokerTable()
+    outbox: OutboxTable = OutboxTable()
+    streams: Mapping[str, StreamTable] = Field(default_factory=dict)
+    ingest: IngestTable = IngestTable()
+    health: HealthTable = HealthTable()
+    log: LogTable = LogTable()
+
+    @field_validator("device_id")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(_NAME_RULE)
+        return value
+
+    @field_validator("streams", mode="before")
+    @classmethod
+    def _with_builtin(cls, value: Any) -> Any:  # noqa: ANN401  as it was read
+        if not isinstance(value, Mapping):
+            return value
+        tables: dict[str, Any] = {name: {"source": name} for name in BUILTIN_SOURCES}
+        for name, table in value.items():
+            tables[name] = {**tables.get(name, {}), **table} if isinstance(table, Mapping) else table
+        return tables
+
+    @field_validator("streams")
+    @classmethod
+    def _stream_names(cls, value: Mapping[str, StreamTable]) -> Mapping[str, StreamTable]:
+        for name in value:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"stream {name!r} {_NAME_RULE}")
+        return value

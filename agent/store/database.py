@@ -1,0 +1,193 @@
+"""The outbox's file: schema, transactions, pages. The only door to aiosqlite."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from agent.errors import StorageError
+from agent.store.schema import APPLICATION_ID, MIGRATIONS
+
+_READER_CACHE_KIB = 512
+
+Row = tuple[int, int, int, int, int, int, bytes]
+"""A row of the table `outbox`: row, stream, epoch, seq, ts, taken_ms, tail."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """A stream's row in the table `stream`: all its counts are of records, over the life of the file."""
+
+    id: int
+    name: str
+    accepted: int = 0
+    delivered: int = 0
+    quarantined: int = 0
+    waiting: int = 0
+    waiting_bytes: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Changes:
+    """What one transaction does."""
+
+    insert: list[Row] = field(default_factory=list)
+    delete: list[tuple[int]] = field(default_factory=list)
+    quarantine: list[tuple[int, int, str, int]] = field(default_factory=list)
+    """row, reason code, reason, Unix ms: the row moves from `outbox` to `quarantine`."""
+    counts: list[Counts] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.insert or self.delete or self.quarantine or self.counts)
+
+
+class Database:
+    """One SQLite file in WAL mode, written by one connection and read by another, each with a thread of its own.
+
+    synchronous=FULL: COMMIT returns after the WAL was synced (SQLite, "PRAGMA synchronous"). Every method raises
+    StorageError.
+    """
+
+    def __init__(self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+        self.path = path
+        self._writer = writer
+        self._reader = reader
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path) -> AsyncIterator["Database"]:
+        """Open the file, make it where there is none, and bring an older schema up to date."""
+        with _told(f"cannot open {path}"):
+            async with aiosqlite.connect(path, isolation_level=None) as writer:
+                await _prepare(writer, path)
+                async with aiosqlite.connect(path, isolation_level=None) as reader:
+                    await reader.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
+                    await reader.execute("PRAGMA query_only = ON")
+                    yield cls(path, writer, reader)
+
+    async def begin_epoch(self, *, boot_id: str, started_ts: int) -> int:
+        """Raise the epoch by one, make it durable, and return it."""
+        with _told(f"cannot write {self.path}"):
+            await self._writer.execute("BEGIN IMMEDIATE")
+            await self._writer.execute(_FORGET_EPOCHS)
+            await self._writer.execute("INSERT INTO epoch (boot_id, started_ts) VALUES (?, ?)", (boot_id, started_ts))
+            epoch = await self._one("SELECT max(epoch) FROM epoch")
+            await self._writer.execute("COMMIT")
+        return epoch or 0
+
+    async def last_row(self) -> int:
+        """Return the highest number that a row of the outbox ever had."""
+        with _told(f"cannot read {self.path}"):
+            return await self._one("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'") or 0
+
+    async def counts(self) -> list[Counts]:
+        """Return what is known of each stream."""
+        with _told(f"cannot read {self.path}"):
+            return [counted(row) for row in await self._reader.execute_fetchall(COUNTS_QUERY)]
+
+    async def page(self, *, after: int, limit: int) -> Sequence[Row]:
+        """Return the next waiting rows after the row `after`, at most `limit`, in their order."""
+        query = (
+            "SELECT row, stream, epoch, seq, ts, taken_ms, tail FROM outbox"
+            " WHERE row > ? AND state = 0 ORDER BY row LIMIT ?"
+        )
+        with _told(f"cannot read {self.path}"):
+            return list(await self._reader.execute_fetchall(query, (after, limit)))  # type: ignore[arg-type]
+
+    async def write(self, changes: Changes) -> None:
+        """Do all of the changes in one transaction; when this returns, they are on the disk."""
+        with _told(f"cannot write {self.path}"):
+            await self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                await self._change(changes)
+                await self._writer.execute("COMMIT")
+            except sqlite3.Error:
+                if self._writer.in_transaction:
+                    await self._writer.execute("ROLLBACK")
+                raise
+
+    async def _change(self, changes: Changes) -> None:
+        if changes.counts:
+            await self._writer.executemany(_COUNT, [_values(counts) for counts in changes.counts])
+        if changes.insert:
+            await self._writer.executemany(_INSERT, changes.insert)
+        if changes.quarantine:
+            await self._writer.executemany(_MOVE, [(code, why, ts, row) for row, code, why, ts in changes.quarantine])
+            await self._writer.executemany(_DELETE, [(row,) for row, *_ in changes.quarantine])
+        if changes.delete:
+            await self._writer.executemany(_DELETE, changes.delete)
+
+    async def _one(self, query: str) -> int | None:
+        for row in await self._writer.execute_fetchall(query):
+            return int(row[0])
+        return None
+
+
+COUNTS_QUERY = "SELECT id, name, accepted, delivered, quarantined, waiting, waiting_bytes FROM stream"
+
+
+def counted(row: Iterable[Any]) -> Counts:
+    """Return a row of COUNTS_QUERY."""
+    id_, name, accepted, delivered, quarantined, waiting, waiting_bytes = row
+    return Counts(
+        id=id_,
+        name=name,
+        accepted=accepted,
+        delivered=delivered,
+        quarantined=quarantined,
+        waiting=waiting,
+        waiting_bytes=waiting_bytes,
+    )
+
+
+_FORGET_EPOCHS = (  # those of which no record waits
+    "DELETE FROM epoch WHERE epoch < coalesce((SELECT epoch FROM outbox ORDER BY row LIMIT 1), 9223372036854775807)"
+)
+_INSERT = "INSERT INTO outbox (row, stream, epoch, seq, ts, taken_ms, tail) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_DELETE = "DELETE FROM outbox WHERE row = ?"
+_MOVE = (
+    "INSERT INTO quarantine (row, stream, epoch, seq, ts, taken_ms, tail, reason_code, reason, quarantined_ts)"
+    " SELECT row, stream, epoch, seq, ts, taken_ms, tail, ?, ?, ? FROM outbox WHERE row = ?"
+)
+_COUNT = (
+    "INSERT INTO stream (id, name, accepted, delivered, quarantined, waiting, waiting_bytes)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+    " accepted = excluded.accepted, delivered = excluded.delivered, quarantined = excluded.quarantined,"
+    " waiting = excluded.waiting, waiting_bytes = excluded.waiting_bytes"
+)
+
+
+def _values(c: Counts) -> tuple[int, str, int, int, int, int, int]:
+    return c.id, c.name, c.accepted, c.delivered, c.quarantined, c.waiting, c.waiting_bytes
+
+
+async def _prepare(writer: aiosqlite.Connection, path: Path) -> None:
+    await writer.execute("PRAGMA journal_mode = WAL")
+    await writer.execute("PRAGMA synchronous = FULL")
+    await writer.execute("PRAGMA foreign_keys = ON")
+    ((version,),) = await writer.execute_fetchall("PRAGMA user_version")
+    ((application,),) = await writer.execute_fetchall("PRAGMA application_id")
+    ((tables,),) = await writer.execute_fetchall("SELECT count(*) FROM sqlite_schema")
+    if tables and application != APPLICATION_ID:
+        raise StorageError(f"{path} is a database of another program (application id {application:#x})")
+    if version > len(MIGRATIONS):
+        raise StorageError(
+            f"{path} has schema version {version}, and this roamd knows versions up to {len(MIGRATIONS)}:"
+            " it was written by a newer roamd; install that one again, or set outbox.path to another file"
+        )
+    for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
+        marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number};"
+        await writer.executescript(f"BEGIN IMMEDIATE; {migration}; {marks} COMMIT;")
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Translate SQLite's errors."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise StorageError(f"{what}: {exc}") from exc

@@ -1,0 +1,453 @@
+"""The outbox: what was accepted and has not yet ended, in memory first, on the disk when it lasts.
+
+A `stored` record is written only if it is still unacknowledged after `commit_interval`; a `synced` one is written
+before anything else happens to it. A record is at any time owned by memory alone (`_stored`, `_synced`), by memory with
+a row on the disk (`_held`), or by the disk alone, from where `page` brings it back. Who has got one from `next_fresh`
+or `page` ends it in one of three ways: `settle`, `leave` or `quarantine`.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from agent import clock, encode, topics
+from agent.lanes import Fresh
+from agent.model import Delivery, Record, Sample, Stream
+from agent.store.database import Changes, Counts, Database
+
+MOST_UNWRITTEN = 10_000
+"""Records that memory alone may hold; at this many, or at this many bytes, they are written early."""
+MOST_UNWRITTEN_BYTES = 8 * 1024 * 1024
+_MOST_FRESH = 10_000
+_MOST_SETTLED = 2_000
+_PAGE_BYTES = 512 * 1024
+_LONGEST_PAGE = 1_000
+_MOST_STREAMS = 1_000
+_LONG_AGO = float("-inf")  # an earlier start's monotonic times say nothing to this one
+
+
+@dataclass(slots=True, kw_only=True)
+class Channel:
+    """One stream as the outbox sees it.
+
+    `counts` is what its row in the table `stream` says; `seq` the last number given in this epoch; `unwritten` how many
+    of its records memory alone holds; `dropped` how many `live` records nobody got.
+    """
+
+    stream: Stream
+    counts: Counts
+    seq: int = 0
+    unwritten: int = 0
+    dropped: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Records that were accepted and have not ended."""
+        return self.counts.waiting + self.unwritten
+
+
+@dataclass(slots=True, kw_only=True)
+class Commit:
+    """One transaction: what it writes, and what is true once it is on the disk."""
+
+    changes: Changes = field(default_factory=Changes)
+    written: list[Record] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+    told: list[Record] = field(default_factory=list)
+
+
+class Outbox:
+    """Accepts samples, gives each its identity, and keeps them until they are delivered.
+
+    `news` is set when a lane has got something to send, `stir` when `next_commit` has changed. Nothing here waits but
+    `room`, `kept` and `page`; the flow `agent.store.committer.commit` moves records to the disk.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        device_id: str,
+        epoch: int,
+        last_row: int,
+        counts: Iterable[Counts],
+        streams: Iterable[Stream],
+        commit_interval: float,
+        fresh_for: float,
+    ) -> None:
+        self.epoch = epoch
+        self.news = asyncio.Event()
+        self.stir = asyncio.Event()
+        self.empty = asyncio.Event()
+        self._database = database
+        self._device_id = device_id
+        self._row = last_row
+        self._streams = {stream.name: stream for stream in streams}
+        self._channels: dict[str, Channel] = {}
+        self._by_id: dict[int, Channel] = {}
+        for known in counts:
+            self._open(known.name, known)
+        self._interval = min(commit_interval, fresh_for)
+        self._fresh = Fresh(fresh_for)
+        self._live: dict[str, Record] = {}
+        self._stored: dict[int, Record] = {}
+        self._synced: dict[int, Record] = {}
+        self._unwritten_bytes = 0
+        self._writing: dict[int, Record] = {}
+        self._held: set[int] = set()
+        self._overdue: list[Record] = []
+        self._settled: list[Record] = []
+        self._refused: list[tuple[Record, int, str]] = []
+        self._ended_since: float | None = None
+        self._waiters: dict[int, asyncio.Future[None]] = {}
+        self._room = asyncio.Event()
+        self._room.set()
+        self._cursor = 0
+        self._rewound = False
+        self._freed: set[int] = set()
+        self._all_paged = not any(channel.counts.waiting for channel in self._channels.values())
+        self._dirty: dict[str, Channel] = {}
+        self._waiting = sum(channel.counts.waiting for channel in self._channels.values())
+        if not self._waiting:
+            self.empty.set()
+
+    # In: a sample is accepted.
+
+    async def room(self) -> None:
+        """Wait until memory has room for one more record."""
+        await self._room.wait()
+
+    def accept(self, sample: Sample) -> Record:
+        """Give the sample its identity and take it in; `kept` tells when its stream's promise holds.
+
+        Raises ValueError where a field has a reserved name, or where there are too many streams.
+        """
+        channel = self._channels.get(sample.stream) or self._open(sample.stream)
+        stream = channel.stream
+        seq = channel.seq + 1
+        event_id = None
+        if not topics.is_telemetry(stream.name):
+            event_id = f"{self._device_id}-{stream.name.removeprefix(topics.EVENT)}-{self.epoch}-{seq}"
+        tail = encode.tail(sample.fields, event_id=event_id)
+        channel.seq = seq
+        record = Record(
+            row=self._next_row(),
+            stream=stream,
+            epoch=self.epoch,
+            seq=seq,
+            ts=sample.ts,
+            taken=sample.taken,
+            tail=tail,
+        )
+        self._take_in(channel, record)
+        return record
+
+    def _take_in(self, channel: Channel, record: Record) -> None:
+        name = channel.stream.name
+        channel.counts.accepted += 1
+        self._dirty[name] = channel
+        if channel.stream.delivery is Delivery.LIVE:
+            if self._live.pop(name, None) is not None:
+                channel.dropped += 1
+            self._live[name] = record
+            self.news.set()
+            return
+        channel.unwritten += 1
+        self._unwritten_bytes += len(record.tail)
+        self._waiting += 1
+        self.empty.clear()
+        if channel.stream.delivery is Delivery.SYNCED:
+            self._synced[record.row] = record
+            self.stir.set()
+        else:
+            if not self._stored:
+                self.stir.set()
+            self._stored[record.row] = record
+            self._fresh.push(record)
+            self.news.set()
+        if self._is_full():
+            self._room.clear()
+            self.stir.set()
+
+    def promise(self, record: Record) -> asyncio.Future[None] | None:
+        """Return what is done once the record is on the disk or acknowledged; None where nothing is to be waited for.
+
+        Whoever waits for it must not cancel it: others may wait too.
+        """
+        row = record.row
+        if row not in self._stored and row not in self._synced and row not in self._writing:
+            return None
+        waiter = self._waiters.get(row)
+        if waiter is None:
+            waiter = self._waiters[row] = asyncio.get_running_loop().create_future()
+        return waiter
+
+    async def kept(self, record: Record) -> None:
+        """Wait until the promise of the record's stream holds."""
+        if (promise := self.promise(record)) is not None:
+            await asyncio.shield(promise)
+
+    # Out: the lanes.
+
+    def next_live(self, now: float) -> Record | None:
+        """Return the newest record of a `live` stream, and forget it; those that are not fresh any more are dropped."""
+        while self._live:
+            record = self._live.pop(next(iter(self._live)))
+            if self._fresh.is_fresh(record, now):
+                return record
+            self._channels[record.stream.name].dropped += 1
+        return None
+
+    def next_fresh(self, now: float) -> Record | None:
+        """Return the next record of the fresh lane: it is the caller's until it ends it."""
+        return self._fresh.pop(now)
+
+    @property
+    def has_fresh(self) -> bool:
+        """Whether the fresh lane has anything."""
+        return len(self._fresh) > 0
+
+    @property
+    def all_paged(self) -> bool:
+        """Whether `page` has nothing to bring at present."""
+        return self._all_paged
+
+    async def page(self) -> list[Record]:
+        """Return the next records that the disk alone owns, oldest first: they are the caller's until it ends them.
+
+        Raises StorageError.
+        """
+        after, self._rewound = self._cursor, False
+        self._freed.clear()
+        limit = self._page_length()
+        rows = await self._database.page(after=after, limit=limit)
+        if not self._rewound:
+            self._cursor = rows[-1][0] if rows else after
+            self._all_paged = len(rows) < limit
+        records = []
+        for row, stream, epoch, seq, ts, taken_ms, tail in rows:
+            if row in self._held or row in self._freed:
+                continue
+            self._held.add(row)
+            taken = taken_ms / 1000 if epoch == self.epoch else _LONG_AGO
+            records.append(
+                Record(row=row, stream=self._by_id[stream].stream, epoch=epoch, seq=seq, ts=ts, taken=taken, tail=tail)
+            )
+        return records
+
+    def settle(self, records: Iterable[Record]) -> None:
+        """End records that the server has taken over."""
+        for record in records:
+            channel = self._channels[record.stream.name]
+            channel.counts.delivered += 1
+            if record.stream.delivery is Delivery.LIVE:
+                continue
+            if not self._forget_unwritten(channel, record):
+                self._settled.append(record)
+                self._note_end()
+            self._count_end()
+            if waiter := self._waiters.pop(record.row, None):
+                waiter.set_result(None)
+
+    def leave(self, records: Sequence[Record], now: float) -> None:
+        """Give records back that could not be delivered: to the fresh lane if they still belong there, else later."""
+        self._fresh.put_back([record for record in records if self._fresh.is_fresh(record, now)])
+        self._let_go([record for record in records if not self._fresh.is_fresh(record, now)])
+        self.news.set()
+
+    def quarantine(self, record: Record, *, reason_code: int, reason: str) -> None:
+        """End a record that the server refused for good: it is kept apart, and told as lost."""
+        self._refused.append((record, reason_code, reason))
+        self._note_end()
+        self._count_end()
+
+    # To the disk: one transaction at a time, driven by the flow `commit`.
+
+    def next_commit(self, now: float) -> float | None:
+        """Return the monotonic time at which `plan` has something to do; None: not before `stir` is set."""
+        if self._synced or self._is_full() or len(self._settled) >= _MOST_SETTLED:
+            return now
+        times = []
+        if self._stored:
+            times.append(next(iter(self._stored.values())).taken + self._interval)
+        if self._ended_since is not None:
+            times.append(self._ended_since + self._interval)
+        if (stale_at := self._fresh.stale_at()) is not None:
+            times.append(stale_at)
+        return min(times, default=None)
+
+    def plan(self, now: float, *, everything: bool = False) -> Commit:
+        """Return what is due to be written; `everything`, because the agent stops. Follow it by `committed`."""
+        commit = Commit()
+        self._overdue += self._fresh.take_stale(now, keep=_MOST_FRESH)
+        self._tell_losses(now)
+        due = list(self._synced.values())
+        horizon = float("inf") if everything or self._is_full() else now - self._interval
+        for record in self._stored.values():
+            if record.taken > horizon:
+                break
+            due.append(record)
+        for record in due:
+            self._insert(commit, record)
+        for record, code, reason in self._refused:
+            self._move(commit, record, code, reason)
+        for record in self._settled:
+            self._delete(commit, record)
+        self._refused, self._settled, self._ended_since = [], [], None
+        if commit.changes or everything:
+            commit.changes.counts = [_persisted(channel) for channel in self._dirty.values()]
+            self._dirty = {}
+        self._writing = {record.row: record for record in commit.written}
+        return commit
+
+    def committed(self, commit: Commit) -> None:
+        """Note that the transaction is on the disk."""
+        self._writing = {}
+        self._held.difference_update(commit.ended)
+        self._freed.update(commit.ended)
+        for record in commit.written:
+            if waiter := self._waiters.pop(record.row, None):
+                waiter.set_result(None)
+            if record.stream.delivery is Delivery.SYNCED:
+                self._fresh.push(record)
+                self.news.set()
+        overdue, self._overdue = self._overdue, []
+        self._let_go(overdue)
+        if not self._is_full():
+            self._room.set()
+
+    def _insert(self, commit: Commit, record: Record) -> None:
+        channel = self._channels[record.stream.name]
+        self._forget_unwritten(channel, record)
+        channel.counts.waiting += 1
+        channel.counts.waiting_bytes += len(record.tail)
+        self._dirty[record.stream.name] = channel
+        self._held.add(record.row)
+        commit.written.append(record)
+        taken_ms = int(record.taken * 1000)
+        commit.changes.insert.append(
+            (record.row, channel.counts.id, record.epoch, record.seq, record.ts, taken_ms, record.tail)
+        )
+
+    def _delete(self, commit: Commit, record: Record) -> None:
+        self._end_on_disk(commit, record)
+        commit.changes.delete.append((record.row,))
+
+    def _move(self, commit: Commit, record: Record, code: int, reason: str) -> None:
+        if record.row in self._stored or record.row in self._synced:
+            self._insert(commit, record)
+        self._end_on_disk(commit, record)
+        self._channels[record.stream.name].counts.quarantined += 1
+        commit.changes.quarantine.append((record.row, code, reason, clock.unix_ms()))
+
+    def _end_on_disk(self, commit: Commit, record: Record) -> None:
+        channel = self._channels[record.stream.name]
+        channel.counts.waiting -= 1
+        channel.counts.waiting_bytes -= len(record.tail)
+        self._dirty[record.stream.name] = channel
+        commit.ended.append(record.row)
+
+    def _tell_losses(self, now: float) -> None:
+        ranges: dict[tuple[str, int], list[int]] = {}
+        for record, *_ in self._refused:
+            if record.seq > 0:
+                ranges.setdefault((record.stream.name, record.epoch), []).append(record.seq)
+        for (stream, epoch), numbers in ranges.items():
+            ts = clock.unix_ms()
+            told = {
+                "ts": ts,
+                "stream": stream,
+                "epoch": epoch,
+                "first_seq": min(numbers),
+                "last_seq": max(numbers),
+                "count": len(numbers),
+                "reason": "rejected",
+            }
+            tail = encode.document(told)
+            channel = self._channels.get(topics.LOSS) or self._open(topics.LOSS)
+            row = self._next_row()
+            document = Record(row=row, stream=channel.stream, epoch=self.epoch, seq=0, ts=ts, taken=now, tail=tail)
+            self._take_in(channel, document)
+
+    # What it is made of.
+
+    def channels(self) -> Iterable[Channel]:
+        """Return every stream that is known, with its counts."""
+        return self._channels.values()
+
+    @property
+    def waiting(self) -> int:
+        """Records that were accepted and have not ended; `empty` is set while there are none."""
+        return self._waiting
+
+    def _open(self, name: str, counts: Counts | None = None) -> Channel:
+        if counts is None and len(self._channels) >= _MOST_STREAMS:
+            raise ValueError(f"cannot open stream {name}: there are {_MOST_STREAMS} streams already")
+        stream = self._streams.get(name) or _default_stream(name)
+        counts = counts or Counts(id=max(self._by_id, default=0) + 1, name=name)
+        channel = Channel(stream=stream, counts=counts)
+        self._channels[name] = self._by_id[counts.id] = channel
+        return channel
+
+    def _next_row(self) -> int:
+        self._row += 1
+        return self._row
+
+    def _is_full(self) -> bool:
+        unwritten = len(self._stored) + len(self._synced)
+        return unwritten >= MOST_UNWRITTEN or self._unwritten_bytes >= MOST_UNWRITTEN_BYTES
+
+    def _forget_unwritten(self, channel: Channel, record: Record) -> bool:
+        if self._stored.pop(record.row, None) is None and self._synced.pop(record.row, None) is None:
+            return False
+        channel.unwritten -= 1
+        self._unwritten_bytes -= len(record.tail)
+        if not self._room.is_set() and not self._is_full():
+            self._room.set()
+        return True
+
+    def _let_go(self, records: Iterable[Record]) -> None:
+        for record in records:
+            if record.row in self._stored or record.row in self._writing:
+                self._overdue.append(record)
+                continue
+            self._held.discard(record.row)
+            if record.row <= self._cursor:
+                self._cursor = record.row - 1
+            self._rewound = True
+            self._all_paged = False
+            self.news.set()
+
+    def _count_end(self) -> None:
+        self._waiting -= 1
+        if not self._waiting:
+            self.empty.set()
+
+    def _note_end(self) -> None:
+        if self._ended_since is None:
+            self._ended_since = clock.monotonic()
+            self.stir.set()
+        elif len(self._settled) == _MOST_SETTLED:
+            self.stir.set()
+
+    def _page_length(self) -> int:
+        waiting = sum(channel.counts.waiting for channel in self._channels.values())
+        size = sum(channel.counts.waiting_bytes for channel in self._channels.values())
+        return max(1, min(_LONGEST_PAGE, _PAGE_BYTES * waiting // size if size else _LONGEST_PAGE))
+
+
+def _default_stream(name: str) -> Stream:
+    return Stream(name=name, delivery=Delivery.STORED if topics.is_telemetry(name) else Delivery.SYNCED)
+
+
+def _persisted(channel: Channel) -> Counts:
+    counts = channel.counts
+    return Counts(
+        id=counts.id,
+        name=counts.name,
+        accepted=counts.accepted - channel.unwritten,
+        delivered=counts.delivered,
+        quarantined=counts.quarantined,
+        waiting=counts.waiting,
+        waiting_bytes=counts.waiting_bytes,
+    )

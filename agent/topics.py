@@ -1,0 +1,44 @@
+"""Topics below the device's prefix, as the contract's section 2 has them."""
+
+from dataclasses import dataclass
+
+EVENT = "event/"
+"""What the stream name of an event begins with; the names of telemetry streams have no slash."""
+
+LOSS = "/loss"
+"""The stream name of loss reports: documents of the agent's own, neither telemetry nor an event."""
+
+
+def event_stream(name: str) -> str:
+    """Return the stream name under which the records of the event `name` are kept."""
+    return EVENT + name
+
+
+def is_telemetry(stream: str) -> bool:
+    """Tell whether the stream's records may be sent together, in an array on its backfill topic."""
+    return "/" not in stream
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics of one device. `prefix` is `device/rover-7`, without a slash at its end."""
+
+    prefix: str
+
+    def fresh(self, stream: str) -> str:
+        """Return where a record of the stream goes while it is fresh; for an event, wherever it goes at all."""
+        return f"{self.prefix}/telemetry/{stream}" if is_telemetry(stream) else f"{self.prefix}/{stream.lstrip('/')}"
+
+    def backfill(self, stream: str) -> str:
+        """Return where the stream's records go in arrays once they are not fresh any more."""
+        return f"{self.prefix}/telemetry/{stream}/backfill"
+
+    @property
+    def status(self) -> str:
+        """Return where the connection status stands, and the will."""
+        return f"{self.prefix}/status"
+
+    @property
+    def health(self) -> str:
+        """Return where the agent's own figures go."""
+        return f"{self.prefix}/health"

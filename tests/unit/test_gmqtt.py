@@ -1,0 +1,76 @@
+"""What the link relies on in gmqtt, most of it private: a new version has to pass here before it may be pinned."""
+
+import asyncio
+import inspect
+from importlib.metadata import version
+
+import pytest
+from gmqtt.mqtt import package
+from gmqtt.mqtt.connection import MQTTConnection
+from gmqtt.mqtt.handler import MqttPackageHandler
+from gmqtt.mqtt.protocol import MQTTProtocol
+from gmqtt.mqtt.utils import ConnectionState, pack_variable_byte_integer
+
+from agent.errors import Cause, LinkDownError
+from agent.link.handler import Handler, Protocol
+
+
+def test_the_pinned_version_is_installed() -> None:
+    assert version("gmqtt") == "0.8.0"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "__call__",
+        "_handle_packet",
+        "_parse_properties",
+        "_send_puback",
+        "_handle_connack_packet",
+        "_handle_disconnect_packet",
+        "_handle_pingresp_packet",
+        "_handle_suback_packet",
+        "_handle_qos_1_publish_packet",
+        "_handle_publish_packet",
+        "on_message",
+        "set_connection",
+        "current_connection",
+    ],
+)
+def test_the_handler_still_has_what_is_called_or_overridden(name: str) -> None:
+    assert hasattr(MqttPackageHandler, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["put_package", "send_package", "auth", "subscribe", "send_disconnect", "_send_ping_request"]
+)
+def test_the_connection_still_has_what_is_called(name: str) -> None:
+    assert hasattr(MQTTConnection, name)
+
+
+@pytest.mark.parametrize("name", ["pause_writing", "resume_writing", "connection_lost", "_read_loop"])
+def test_the_protocol_still_has_what_is_overridden(name: str) -> None:
+    assert hasattr(MQTTProtocol, name)
+
+
+def test_overrides_have_the_signatures_of_what_they_replace() -> None:
+    for name in ("_handle_connack_packet", "_handle_disconnect_packet", "_handle_suback_packet"):
+        assert len(inspect.signature(getattr(Handler, name)).parameters) == 3
+        assert len(inspect.signature(getattr(MqttPackageHandler, name)).parameters) == 3
+    theirs = inspect.signature(MqttPackageHandler._handle_qos_1_publish_packet)
+    assert list(theirs.parameters) == ["self", "mid", "packet", "print_topic", "properties"]
+
+
+async def test_the_constructors_take_what_is_passed() -> None:
+    handler = Handler(state=ConnectionState())
+    protocol = Protocol(handler)
+    assert protocol._read_loop_future is None
+    handler.down(LinkDownError("end", cause=Cause.LOST))
+    assert handler.ended.done()
+    assert isinstance(handler.connack.exception(), Exception)
+    await asyncio.sleep(0)
+
+
+def test_the_codec_still_has_what_is_used() -> None:
+    assert package.PackageFactory._build_properties_data({"content_type": "a"}, 5) == bytearray(b"\x04\x03\x00\x01a")
+    assert pack_variable_byte_integer(321) == bytearray(b"\xc1\x02")

@@ -1,0 +1,174 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.lanes import Fresh, Lane, Parcel, Queues, Window
+from agent.model import Message, Record, Stream
+
+MESSAGE = Message(topic="t", payload=b"")
+
+
+def record(row: int, *, stream: str = "imu", priority: int = 5, taken: float = 0.0, size: int = 10) -> Record:
+    return Record(
+        row=row,
+        stream=Stream(name=stream, priority=priority),
+        epoch=1,
+        seq=row,
+        ts=0,
+        taken=taken,
+        tail=b"x" * size,
+    )
+
+
+def parcel(packet_id: int, lane: Lane = Lane.FRESH, size: int = 10) -> Parcel:
+    return Parcel(packet_id=packet_id, lane=lane, message=MESSAGE, records=[record(packet_id)], size=size)
+
+
+def test_fresh_records_leave_by_priority_and_then_in_the_order_of_acceptance() -> None:
+    fresh = Fresh(5.0)
+    for row, priority in ((1, 5), (2, 9), (3, 5), (4, 9), (5, 0)):
+        fresh.push(record(row, priority=priority))
+    rows = []
+    while (one := fresh.pop(0.0)) is not None:
+        rows.append(one.row)
+    assert rows == [2, 4, 1, 3, 5]
+
+
+def test_a_record_that_grew_old_in_the_lane_is_not_sent_as_fresh() -> None:
+    fresh = Fresh(5.0)
+    fresh.push(record(1, taken=0.0))
+    fresh.push(record(2, taken=4.0))
+    popped = fresh.pop(6.0)
+    assert popped is not None
+    assert popped.row == 2
+    assert [one.row for one in fresh.take_stale(6.0, keep=100)] == [1]
+    assert len(fresh) == 0
+
+
+def test_what_came_back_goes_out_again_before_the_others() -> None:
+    fresh = Fresh(5.0)
+    fresh.push(record(3))
+    fresh.put_back([record(1), record(2)])
+    assert [one.row for _ in range(3) if (one := fresh.pop(0.0))] == [1, 2, 3]
+
+
+def test_beyond_what_it_may_keep_the_lane_gives_up_its_lowest_priority_first() -> None:
+    fresh = Fresh(5.0)
+    for row in range(1, 7):
+        fresh.push(record(row, priority=row % 2))
+    assert [one.row for one in fresh.take_stale(0.0, keep=4)] == [2, 4]
+    assert len(fresh) == 4
+
+
+def test_the_lane_knows_when_its_oldest_record_grows_old() -> None:
+    fresh = Fresh(5.0)
+    assert fresh.stale_at() is None
+    fresh.push(record(1, taken=2.0, priority=1))
+    fresh.push(record(2, taken=3.0, priority=9))
+    assert fresh.stale_at() == 7.0
+
+
+@given(
+    limit=st.integers(1, 200),
+    share=st.floats(0.01, 0.9),
+    answers=st.lists(st.booleans(), max_size=300),
+)
+def test_with_both_lanes_full_each_gets_its_share_and_the_limit_holds(
+    limit: int, share: float, answers: list[bool]
+) -> None:
+    window = Window(limit=limit, limit_bytes=10**9, backlog_share=share)
+    sent = {Lane.FRESH: 0, Lane.BACKLOG: 0}
+    number = 0
+    in_flight: list[int] = []
+    for acknowledge in answers:
+        if acknowledge and in_flight:
+            window.remove(in_flight.pop(0))
+        while lane := window.next_lane(fresh=True, backlog=True):
+            number += 1
+            window.add(parcel(number, lane))
+            in_flight.append(number)
+            sent[lane] += 1
+        assert len(window) == limit
+    if limit > 1 and answers:
+        assert sent[Lane.BACKLOG] >= min(share * limit, limit - 1) - 1
+        assert sent[Lane.FRESH] >= 1
+
+
+def test_a_fresh_record_finds_a_place_although_the_backlog_has_filled_its_part() -> None:
+    window = Window(limit=20, limit_bytes=10**9, backlog_share=0.2)
+    for number in range(1, 21):
+        lane = window.next_lane(fresh=False, backlog=True)
+        if lane is None:
+            break
+        window.add(parcel(number, lane))
+    assert len(window) == 16
+    assert window.next_lane(fresh=True, backlog=True) is Lane.FRESH
+
+
+def test_a_window_of_one_serves_both_lanes_by_their_shares() -> None:
+    window = Window(limit=1, limit_bytes=10**9, backlog_share=0.2)
+    lanes = []
+    for number in range(1, 101):
+        lane = window.next_lane(fresh=True, backlog=True)
+        assert lane is not None
+        assert lane is not None
+        window.add(parcel(number, lane))
+        assert window.next_lane(fresh=True, backlog=True) is None
+        window.remove(number)
+        lanes.append(lane)
+    assert lanes.count(Lane.BACKLOG) in {19, 20}
+
+
+def test_bytes_in_flight_are_bounded_but_one_large_parcel_may_go() -> None:
+    window = Window(limit=100, limit_bytes=1000, backlog_share=0.2)
+    assert window.next_lane(fresh=True, backlog=False) is Lane.FRESH
+    window.add(parcel(1, size=5000))
+    assert window.next_lane(fresh=True, backlog=False) is None
+    window.remove(1)
+    assert window.next_lane(fresh=True, backlog=False) is Lane.FRESH
+
+
+def test_packet_identifiers_come_from_the_row_and_pass_over_those_in_flight() -> None:
+    window = Window(limit=100, limit_bytes=1000, backlog_share=0.2)
+    assert window.free_packet_id(1) == 1
+    assert window.free_packet_id(60_000) == 60_000
+    assert window.free_packet_id(60_001) == 1
+    window.add(parcel(1))
+    assert window.free_packet_id(60_001) == 2
+    assert window.free_packet_id(60_001, {2, 3}) == 4
+    window.add(parcel(60_000))
+    assert window.free_packet_id(60_000) == 2
+
+
+def test_clearing_returns_the_parcels_in_the_order_in_which_they_were_sent() -> None:
+    window = Window(limit=100, limit_bytes=1000, backlog_share=0.2)
+    for number in (7, 3, 5):
+        window.add(parcel(number))
+    assert [one.packet_id for one in window.clear()] == [7, 3, 5]
+    assert len(window) == 0
+    assert window.remove(7) is None
+
+
+def test_the_backlog_serves_the_stream_with_the_oldest_record_and_keeps_each_streams_order() -> None:
+    queues = Queues()
+    queues.extend([record(1, stream="b"), record(2, stream="a"), record(3, stream="b"), record(4, stream="a")])
+    assert queues.next_stream == "b"
+    assert [one.row for one in queues.take("b", most=10, each=0, room=1000)] == [1, 3]
+    assert queues.next_stream == "a"
+    assert len(queues) == 2
+
+
+def test_an_array_takes_as_many_as_fit_but_one_at_least() -> None:
+    queues = Queues()
+    queues.extend([record(row, size=100) for row in range(1, 6)])
+    assert len(queues.take("imu", most=10, each=20, room=250)) == 2
+    assert len(queues.take("imu", most=10, each=20, room=1)) == 1
+    assert len(queues.take("imu", most=1, each=20, room=10_000)) == 1
+    assert len(queues) == 1
+
+
+def test_records_put_back_come_first_again() -> None:
+    queues = Queues()
+    queues.extend([record(row) for row in range(1, 5)])
+    taken = queues.take("imu", most=3, each=0, room=1000)
+    queues.put_back(taken[1:])
+    assert [one.row for one in queues.take("imu", most=9, each=0, room=1000)] == [2, 3, 4]
