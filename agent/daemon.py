@@ -96,18 +96,11 @@ class _Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set. The end goes: readers, what they accepted, the link, the disk."""
         all_written = asyncio.Event()
-        log.info(
-            "roamd %s, device %s, epoch %d, %d records waiting",
-            __version__,
-            self._settings.device_id,
-            self._outbox.epoch,
-            self._outbox.waiting,
-        )
         async with asyncio.TaskGroup() as flows:
             flows.create_task(commit(self._outbox, self._database, until=all_written), name="commit")
             link = flows.create_task(self._connection.keep(self._serve), name="link")
             async with self._listening(), self._collecting():
-                self._notifier.ready()
+                self._say_ready()
                 await stop.wait()
                 log.info("stopping")
                 self._notifier.stopping()
@@ -116,6 +109,16 @@ class _Agent:
             self._outbox.stir.set()
         log.info("stopped: %d records wait for the next start", self._outbox.waiting)
         self._notifier.close()
+
+    def _say_ready(self) -> None:
+        log.info(
+            "roamd %s is up: device %s, epoch %d, %d records waiting",
+            __version__,
+            self._settings.device_id,
+            self._outbox.epoch,
+            self._outbox.waiting,
+        )
+        self._notifier.ready()
 
     async def _end(self, link: asyncio.Task[None]) -> None:
         if self._connection.state is State.UP:
@@ -172,9 +175,9 @@ class _Agent:
             password=broker.password.get_secret_value() if broker.password else None,
             keep_alive=broker.keep_alive,
             clean_start=broker.clean_start,
-            session_expiry=int(broker.session_expiry),
+            session_expiry=broker.session_expiry,
             will=report.will(self._topics, epoch=self._outbox.epoch, connection=number),
-            will_delay=int(broker.will_delay),
+            will_delay=broker.will_delay,
             connect_timeout=broker.connect_timeout,
             hello_timeout=broker.hello_timeout,
             dead_after=broker.dead_after,

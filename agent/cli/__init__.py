@@ -1,5 +1,6 @@
 """Arguments, printing, exit codes. What only one subcommand needs is imported by that one alone."""
 
+import errno
 import logging
 import os
 import sys
@@ -19,9 +20,8 @@ _EXIT_CODES = {UnavailableError: EX_UNAVAILABLE, StorageError: EX_IOERR, Setting
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code (sysexits.h)."""
-    arguments = parser().parse_args(argv)
     try:
-        code: int = arguments.call(arguments)
+        return _call(argv)
     except (UnavailableError, StorageError, SettingsError) as exc:
         for line in str(exc).splitlines():
             print(f"roamd: {line}", file=sys.stderr)
@@ -30,10 +30,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
-    except Exception:
+    except Exception as exc:
+        if isinstance(exc, OSError) and exc.errno == errno.ENOSPC:
+            _drop_output()
+            print(f"roamd: {exc.strerror}", file=sys.stderr)
+            return EX_IOERR
         logging.getLogger("agent").critical("roamd has a bug; please report it with these lines", exc_info=True)
         return EX_SOFTWARE
-    else:
+
+
+def _call(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = parser().parse_args(argv)
+        code: int = arguments.call(arguments)
         return code
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser; `call` in what it parses is the function to call with it."""
     top = _Parser(
         prog="roamd",
-        description="Telemetry agent for robots and vehicles: readings over MQTT 5 through a durable outbox.",
+        description="Telemetry agent for robots and vehicles.\nReadings go over MQTT 5 through a\ndurable outbox.",
         epilog="examples:\n  roamd demo --for 20s --outage 8s\n  roamd run --config ./roamd.toml\n  roamd config show",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     demo.set_defaults(call=_demo)
 
     config = commands.add_parser("config", help="look at the settings")
+    _add_config(config, default=argparse.SUPPRESS)
     shows = config.add_subparsers(title="commands", metavar="COMMAND", required=True)
     show = shows.add_parser("show", help="print the settings in effect as TOML, with where each came from")
     _add_config(show, default=argparse.SUPPRESS)
@@ -77,6 +78,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    if arguments.config is not None:
+        parser().error("the demo has settings of its own: it takes no --config")
     from agent.cli import demo  # noqa: PLC0415  only what is called is imported
 
     return demo.run(arguments.duration, arguments.outage)

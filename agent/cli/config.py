@@ -1,8 +1,10 @@
 """`roamd config`: the settings in effect."""
 
+import io
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path, PurePath
@@ -16,6 +18,8 @@ _PASSWORD = ("broker", "password")
 def show(config: Path | None) -> int:
     """Print the settings in effect as TOML that can be read again, with where each came from."""
     loaded = load(config=config, environ=os.environ, hostname=socket.gethostname())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # as TOML has to be, whatever the locale
     for line in _lines(loaded):
         print(line)
     return 0

@@ -8,7 +8,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import gmqtt
@@ -111,7 +111,15 @@ class Session:
         return self._handler.unanswered < self.limits.receive_maximum
 
     async def publish(self, message: Message) -> int:
-        """Publish at QoS 1 and return the server's reason code. Raises LinkDownError."""
+        """Publish at QoS 1, as far as the server allows, and return its reason code. Raises LinkDownError."""
+        message = replace(
+            message,
+            qos=min(message.qos, self.limits.maximum_qos),
+            retain=message.retain and self.limits.retain_available,
+        )
+        if message.qos == 0:
+            self.send([(0, False, message)])
+            return _NORMAL
         packet_id, answer = self._handler.own_packet()
         self.send([(packet_id, False, message)])
         return await answer

@@ -6,17 +6,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from agent.backoff import Strategy
 from agent.model import Delivery
-from agent.settings.units import Bytes, Seconds
+from agent.settings.units import Bytes, Number, Seconds, WholeSeconds
 
 BUILTIN_SOURCES = ("cpu", "memory", "disk", "network", "thermal", "host")
 """Sources that start without any settings, each as a stream of its own name."""
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_DIRECTORIES = ("$STATE_DIRECTORY", "$RUNTIME_DIRECTORY")
 _NAME_RULE = "must be 1 to 64 of A-Z a-z 0-9 . _ -"
 
 
@@ -27,7 +36,7 @@ class _Table(BaseModel):
 class TopicsTable(_Table):
     """[topics]: where everything is published."""
 
-    prefix: str = "device/{device_id}"
+    prefix: str = Field(default="device/{device_id}", max_length=1000)
 
     @field_validator("prefix")
     @classmethod
@@ -61,23 +70,27 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
 class BrokerTable(_Table):
     """[broker]: where to connect, as whom, and how patiently. Times are in seconds."""
 
     urls: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("mqtt://localhost:1883",)
-    client_id: str = "{device_id}"
-    username: str = ""
+    client_id: str = Field(default="{device_id}", max_length=1000)
+    username: str = Field(default="", max_length=10_000)
     password: SecretStr | None = None
-    password_file: Path | None = None
-    keep_alive: int = Field(default=30, ge=5, le=65_535)
-    session_expiry: Seconds = Field(default=86_400, ge=0, le=4_294_967_295)
+    password_file: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    keep_alive: WholeSeconds = Field(default=30, ge=5, le=65_535)
+    session_expiry: WholeSeconds = Field(default=86_400, ge=0, le=4_294_967_295)
     clean_start: bool = False
-    will_delay: Seconds = Field(default=15, ge=0, le=4_294_967_295)
+    will_delay: WholeSeconds = Field(default=15, ge=0, le=4_294_967_295)
     connect_timeout: Seconds = Field(default=3.0, ge=0.1, le=300)
     hello_timeout: Seconds = Field(default=10.0, ge=0.1, le=300)
     dead_after: Seconds = Field(default=10.0, ge=1, le=300)
     stable_after: Seconds = Field(default=30.0, ge=0, le=86_400)
-    max_inflight: int = Field(default=1000, ge=1, le=10_000)
+    max_inflight: Number = Field(default=1000, ge=1, le=10_000)
     backoff: BackoffTable = BackoffTable()
 
     @field_validator("urls")
@@ -100,7 +113,7 @@ class BrokerTable(_Table):
 
     @field_validator("username")
     @classmethod
-    def _ascii_or_nothing(cls, value: str) -> str:
+    def _text(cls, value: str) -> str:
         if "\x00" in value:
             raise ValueError("must have no NUL")
         return value
@@ -117,32 +130,48 @@ class BrokerTable(_Table):
 
 
 def _split(url: str) -> SplitResult:
-    parts = urlsplit(url)
+    """Split a broker's URL. What is wrong is told without the URL: there may be a password in it."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("must be mqtt://HOST or mqtt://HOST:PORT") from None
+    if "@" in url:
+        raise ValueError("a user does not belong into the URL; set broker.username and broker.password_file")
     if parts.scheme == "mqtts":
-        raise ValueError(f"{url}: TLS is not built yet; only mqtt:// is")
-    if parts.scheme != "mqtt" or not parts.netloc:
-        raise ValueError(f"{_hidden(parts)}: a broker is mqtt://HOST or mqtt://HOST:PORT")
-    if "@" in parts.netloc:
-        raise ValueError(f"{_hidden(parts)}: a user does not belong here; set broker.username and broker.password_file")
+        raise ValueError("TLS is not built yet; only mqtt:// is")
+    if parts.scheme != "mqtt" or not parts.netloc or not url.isprintable() or " " in url:
+        raise ValueError("must be mqtt://HOST or mqtt://HOST:PORT")
     if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError(f"{url}: nothing may follow the port")
+        raise ValueError("nothing may follow the port")
     try:
         port = parts.port
     except ValueError:
         port = 0
     if not parts.hostname or port == 0:
-        raise ValueError(f"{url}: the host is missing, or the port is not 1 to 65535")
+        raise ValueError("the host is missing, or the port is not 1 to 65535")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        raise ValueError("the host is no name that can be looked up") from None
     return parts
 
 
-def _hidden(parts: SplitResult) -> str:
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+def _a_file(path: Path) -> Path:
+    if path.name in {"", "..", *_DIRECTORIES} or "\x00" in str(path):
+        raise ValueError("must be the path of a file")
+    rest = path.parts[1:] if path.parts[0] in _DIRECTORIES else path.parts
+    if any(part.startswith(("$", "~")) for part in rest):
+        raise ValueError(f"knows only {' and '.join(_DIRECTORIES)}, at its beginning")
+    return path
+
+
+_File = Annotated[Path, AfterValidator(_a_file)]
 
 
 class OutboxTable(_Table):
     """[outbox]: what is kept until it is delivered, and for how long it counts as fresh. Times are in seconds."""
 
-    path: Path = Path("$STATE_DIRECTORY/outbox.db")
+    path: _File = Path("$STATE_DIRECTORY/outbox.db")
     commit_interval: Seconds = Field(default=0.5, ge=0.01, le=3600)
     fresh_for: Seconds = Field(default=5.0, ge=0.1, le=86_400)
     backlog_share: float = Field(default=0.2, gt=0, lt=1)
@@ -155,9 +184,9 @@ class StreamTable(_Table):
     enabled: bool = True
     interval: Seconds = Field(default=10.0, ge=0.05, le=86_400)
     delivery: Delivery = Delivery.STORED
-    qos: int = Field(default=1, ge=0, le=1)
+    qos: Number = Field(default=1, ge=0, le=1)
     retain: bool = False
-    priority: int = Field(default=5, ge=0, le=9)
+    priority: Number = Field(default=5, ge=0, le=9)
 
     @model_validator(mode="after")
     def _qos_of_the_delivery(self) -> "StreamTable":
@@ -173,7 +202,7 @@ class StreamTable(_Table):
 class IngestTable(_Table):
     """[ingest]: the local socket."""
 
-    socket: Path = Path("$RUNTIME_DIRECTORY/roamd.sock")
+    socket: _File = Path("$RUNTIME_DIRECTORY/roamd.sock")
     max_line: Bytes = Field(default=64 * 1024, ge=1024, le=16 * 1024 * 1024)
 
 
@@ -189,12 +218,8 @@ class LogTable(_Table):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Settings(BaseSettings):
+class Settings(_Table):
     """Everything that can be set."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", validate_default=True, env_prefix="ROAMD_", env_nested_delimiter="__"
-    )
 
     device_id: str
     topics: TopicsTable = TopicsTable()

@@ -8,16 +8,23 @@ from pydantic import BeforeValidator
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_SIZE = re.compile(r"([0-9]+)\s*(B|KiB|MiB|GiB)?")
+_SIZE = re.compile(r"([0-9]{1,18})\s*(B|KiB|MiB|GiB)?")
 _BYTES = {None: 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
 def seconds(value: object) -> float:
     """Return a duration in seconds: a number of them, or text such as `500ms`, `10s`, `5m`, `2h`, `7d`."""
     number = _number(value) if isinstance(value, str) else value
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+    if isinstance(number, bool) or not isinstance(number, int | float) or not _is_finite(number):
         raise ValueError('not a duration; write seconds, or "500ms", "10s", "5m", "2h", "7d"')
     return float(number)
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond the floats
+        return False
 
 
 def _number(text: str) -> float | None:
@@ -38,5 +45,14 @@ def size(value: object) -> int:
     return value
 
 
+def number(value: object) -> object:
+    """Return the value, unless it is true or false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004  pydantic's
+    return value
+
+
 Seconds = Annotated[float, BeforeValidator(seconds)]
+WholeSeconds = Annotated[int, BeforeValidator(seconds)]
 Bytes = Annotated[int, BeforeValidator(size)]
+Number = Annotated[int, BeforeValidator(number)]

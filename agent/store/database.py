@@ -166,19 +166,23 @@ def _values(c: Counts) -> tuple[int, str, int, int, int, int, int]:
 
 
 async def _prepare(writer: aiosqlite.Connection, path: Path) -> None:
-    await writer.execute("PRAGMA journal_mode = WAL")
-    await writer.execute("PRAGMA synchronous = FULL")
-    await writer.execute("PRAGMA foreign_keys = ON")
     ((version,),) = await writer.execute_fetchall("PRAGMA user_version")
     ((application,),) = await writer.execute_fetchall("PRAGMA application_id")
     ((tables,),) = await writer.execute_fetchall("SELECT count(*) FROM sqlite_schema")
     if tables and application != APPLICATION_ID:
-        raise StorageError(f"{path} is a database of another program (application id {application:#x})")
+        raise StorageError(
+            f"{path} is a database of another program (application id {application:#x});"
+            " set outbox.path to another file"
+        )
     if version > len(MIGRATIONS):
         raise StorageError(
             f"{path} has schema version {version}, and this roamd knows versions up to {len(MIGRATIONS)}:"
             " it was written by a newer roamd; install that one again, or set outbox.path to another file"
         )
+    # Not before it is known to be ours: this writes to the file.
+    await writer.execute("PRAGMA journal_mode = WAL")
+    await writer.execute("PRAGMA synchronous = FULL")
+    await writer.execute("PRAGMA foreign_keys = ON")
     for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
         marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number};"
         await writer.executescript(f"BEGIN IMMEDIATE; {migration}; {marks} COMMIT;")

@@ -59,6 +59,11 @@ class AgentProcess:
         return self.folder / "roamd.toml"
 
     @property
+    def socket(self) -> Path:
+        """The local socket, which stands beside the outbox."""
+        return self.folder / "roamd.sock"
+
+    @property
     def child(self) -> Child:
         assert self._child is not None, "the agent was not started"
         return self._child

@@ -15,8 +15,8 @@ from tests.support.bell import Bell
 
 SBIN = ("/usr/sbin", "/usr/local/sbin", "/sbin")
 """Where Debian keeps daemons, and what is often not on a user's PATH."""
-SHOWN_LINES = 200
-SHOWN_WIDTH = 400
+SHOWN_LINES = 40
+SHOWN_WIDTH = 200
 
 
 def program(name: str, *, package: str) -> str:

@@ -12,15 +12,16 @@ Identity = tuple[str, int, int]
 class Received:
     """What arrived of one stream. `rate` needs the times of arrival, in monotonic seconds."""
 
+    since: float
     records: int = 0
     latest: dict[str, Any] = field(default_factory=dict)
     backfilled: int = 0
     arrivals: list[float] = field(default_factory=list)
 
     def rate(self, now: float, over: float = 10.0) -> float:
-        """Return records a second over the last seconds."""
+        """Return records a second over the last seconds, fewer where the stream is younger."""
         self.arrivals = [at for at in self.arrivals if now - at < over]
-        return len(self.arrivals) / over
+        return len(self.arrivals) / min(over, max(1.0, now - self.since))
 
 
 class Tally:
@@ -55,7 +56,7 @@ class Tally:
                 self.status = json.loads(payload)["status"]
 
     def _count(self, stream: str, records: list[dict[str, Any]], now: float, *, backfilled: bool) -> None:
-        received = self.streams.setdefault(stream, Received())
+        received = self.streams.setdefault(stream, Received(since=now))
         for record in records:
             self._seen[stream, record["epoch"], record["seq"]] += 1
             received.records += 1
