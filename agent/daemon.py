@@ -10,12 +10,12 @@ from functools import partial
 from agent import __version__, clock, ingest, report, sources
 from agent.backoff import Backoff
 from agent.collect import collect
-from agent.deliver import Delivery
+from agent.deliver import Delivery, Way
 from agent.errors import LinkDownError, StorageError
 from agent.link.connection import Connection, State, Waits
 from agent.link.session import Hello, Session, open_session
 from agent.model import Stream
-from agent.settings import Settings
+from agent.settings import DefaultsTable, Settings
 from agent.store.committer import commit
 from agent.store.database import Database
 from agent.store.folder import locked
@@ -52,18 +52,24 @@ async def _outbox(settings: Settings, database: Database) -> Outbox:
         epoch=await database.begin_epoch(boot_id=clock.boot_id(), started_ts=clock.unix_ms()),
         last_row=await database.last_row(),
         counts=await database.counts(),
-        streams=[
-            Stream(
-                name=name,
-                delivery=stream.delivery,
-                qos=stream.qos,
-                retain=stream.retain,
-                priority=stream.priority,
-            )
-            for name, stream in settings.streams.items()
-        ],
+        streams=[_stream(name, table) for name, table in settings.streams.items()],
+        default=_stream("default", settings.ingest.defaults),
         commit_interval=settings.outbox.commit_interval,
         fresh_for=settings.outbox.fresh_for,
+    )
+
+
+def _stream(name: str, table: DefaultsTable) -> Stream:
+    return Stream(
+        name=name,
+        delivery=table.delivery,
+        qos=table.qos,
+        retain=table.retain,
+        priority=table.priority,
+        batch=table.batch,
+        batch_for=table.batch_for,
+        on_change=table.on_change,
+        heartbeat=table.heartbeat,
     )
 
 
@@ -89,7 +95,11 @@ class _Agent:
             outbox,
             to=self._topics,
             most_in_flight=broker.max_inflight,
-            backlog_share=settings.outbox.backlog_share,
+            way=Way(
+                share=settings.outbox.backlog_share,
+                rate=settings.outbox.backlog_rate,
+                is_compressed=settings.outbox.compress,
+            ),
         )
         self._leave = asyncio.Event()
 

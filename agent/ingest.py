@@ -132,6 +132,9 @@ class _Client:
             await self._writer.drain()
         except ConnectionError as exc:
             log.debug("a local program is gone: %s", exc)
+        except asyncio.CancelledError:
+            self._writer.transport.abort()  # who does not read would keep wait_closed() waiting
+            raise
         finally:
             self._writer.close()
             with suppress(ConnectionError):

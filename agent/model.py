@@ -1,7 +1,7 @@
 """The values that flow through the house: frozen, and without behaviour."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 Value = bool | int | float | str | None
@@ -22,8 +22,10 @@ class Delivery(StrEnum):
 class Stream:
     """How the records of one stream are delivered.
 
-    `name` is the stream's (`imu`), or `event/NAME` for the records of one event. `max_age` is in seconds.
-    A larger `priority` goes first.
+    `name` is the stream's (`imu`), or `event/NAME` for the records of one event. A larger `priority` goes first.
+    Up to `batch` fresh records go in one PUBLISH; the first of them waits `batch_for` seconds for the others at most.
+    With `on_change`, a sample counts only if a field that it names moved by more than its dead band (`*` stands for
+    all others), or `heartbeat` seconds after the last one that counted; a heartbeat of 0 is none.
     """
 
     name: str
@@ -31,7 +33,10 @@ class Stream:
     qos: int = 1
     retain: bool = False
     priority: int = 5
-    max_age: float | None = None
+    batch: int = 1
+    batch_for: float = 0.0
+    on_change: Mapping[str, float] = field(default_factory=dict, hash=False)
+    heartbeat: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

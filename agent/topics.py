@@ -33,6 +33,10 @@ class Topics:
         """Return where the stream's records go in arrays once they are not fresh any more."""
         return f"{self.prefix}/telemetry/{stream}/backfill"
 
+    def backfill_compressed(self, stream: str) -> str:
+        """Return where the same arrays go zlib-compressed."""
+        return self.backfill(stream) + ".z"
+
     @property
     def status(self) -> str:
         """Return where the connection status stands, and the will."""

@@ -33,6 +33,11 @@ _PUBCOMP = 0x70
 Connack = tuple[bool, int, dict[str, list[Any]]]
 
 
+def _acknowledgement(data: bytes) -> tuple[int, int]:
+    """Return the packet identifier and the reason code, which may be left out (section 3.4.2)."""
+    return int.from_bytes(data[:2], "big"), data[2] if len(data) > 2 else 0  # noqa: PLR2004
+
+
 class _OwnIds:
     """The identifier source that gmqtt asks for SUBSCRIBE."""
 
@@ -76,6 +81,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         self.connack: asyncio.Future[Connack] = loop.create_future()
         self.inbound: asyncio.Queue[Inbound] = asyncio.Queue()
         self.acknowledged: Callable[[int, int], None] = lambda _packet_id, _code: None
+        self.received: Callable[[int, int], None] = lambda _packet_id, _code: None
         self.cleared: Callable[[], None] = lambda: None
         self.choked = False
         self.last_in = clock.monotonic()
@@ -166,8 +172,10 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         """Take one packet. What cannot be parsed ends the connection (MQTT 5 section 4.13)."""
         self.last_in = clock.monotonic()
         try:
-            if package.cmd == _PUBACK:
+            if package.cmd in {_PUBACK, _PUBCOMP}:
                 self._answered(package.data)
+            elif package.cmd == _PUBREC:
+                self._half_answered(package.data)
             else:
                 self._handle_packet(package.cmd, package.data)
         except (struct.error, ValueError, IndexError, KeyError, TypeError) as exc:
@@ -175,17 +183,25 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
             self.down(LinkDownError(f"malformed packet of type {kind} from the broker: {exc}", cause=Cause.MALFORMED))
 
     def _answered(self, data: bytes) -> None:
-        packet_id = int.from_bytes(data[:2], "big")
-        reason_code = data[2] if len(data) > 2 else 0  # noqa: PLR2004  section 3.4.2: may be left out
-        self.unanswered = max(0, self.unanswered - 1)
-        if not self.unanswered:
-            self.answered.set()
-        self.proven = True
+        packet_id, reason_code = _acknowledgement(data)
+        self._count_answer()
         answer = self._own.pop(packet_id, None)
         if answer is None:
             self.acknowledged(packet_id, reason_code)
         elif not answer.done():
             answer.set_result(reason_code)
+
+    def _half_answered(self, data: bytes) -> None:
+        packet_id, reason_code = _acknowledgement(data)
+        if reason_code >= reasons.GRANTED_BELOW:
+            self._count_answer()
+        self.received(packet_id, reason_code)
+
+    def _count_answer(self) -> None:
+        self.unanswered = max(0, self.unanswered - 1)
+        if not self.unanswered:
+            self.answered.set()
+        self.proven = True
 
     def _handle_connack_packet(self, _cmd: int, packet: bytes) -> None:
         flags, code = struct.unpack("!BB", packet[:2])

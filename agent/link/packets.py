@@ -57,3 +57,10 @@ def _properties(content_type: str | None, expiry: int | None) -> bytes:
 @lru_cache(maxsize=2048)
 def _header(first: int, length: int) -> bytes:
     return bytes((first,)) + bytes(pack_variable_byte_integer(length))
+
+
+def pubrel(packet_id: int, reason_code: int = 0) -> bytes:
+    """Return a PUBREL packet (section 3.6); its reason code is left out where it is 0."""
+    if reason_code == 0:
+        return b"\x62\x02" + packet_id.to_bytes(2, "big")
+    return b"\x62\x03" + packet_id.to_bytes(2, "big") + bytes([reason_code])

@@ -29,6 +29,7 @@ _CHECK_EVERY = 1.0
 _PING_AFTER = 0.75  # of the keep alive, so that a late timer does not exceed it
 _NORMAL = 0x00
 _WITH_WILL = 0x04
+_NOT_FOUND = 0x92
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +80,19 @@ class Session:
         """Whether the transport takes more without piling it up in memory."""
         return not self._handler.choked and not self.ended.done()
 
-    def listen(self, *, acknowledged: Callable[[int, int], None], cleared: Callable[[], None]) -> None:
-        """Name who is called with each acknowledgement's packet identifier and reason code, and after a choke."""
+    def listen(
+        self,
+        *,
+        acknowledged: Callable[[int, int], None],
+        received: Callable[[int, int], None],
+        cleared: Callable[[], None],
+    ) -> None:
+        """Name who is called with the packet identifier and reason code of each acknowledgement, and after a choke.
+
+        `acknowledged` gets PUBACK and PUBCOMP, `received` PUBREC.
+        """
         self._handler.acknowledged = acknowledged
+        self._handler.received = received
         self._handler.cleared = cleared
 
     def size(self, message: Message) -> int:
@@ -97,6 +108,19 @@ class Session:
         self._connection.send_package(
             b"".join([packets.publish(m, packet_id, dup=dup) for packet_id, dup, m in parcels])
         )
+
+    def release(self, packet_id: int) -> None:
+        """Answer PUBREC with PUBREL (section 4.3.3)."""
+        self._connection.send_package(packets.pubrel(packet_id))
+
+    def release_again(self, packet_id: int) -> None:
+        """Send PUBREL for a packet that an earlier connection of the session released (section 4.4)."""
+        self._handler.expect(1, clock.monotonic())
+        self.release(packet_id)
+
+    def release_unknown(self, packet_id: int) -> None:
+        """Answer PUBREC for a packet that is not known (section 3.6.2.1)."""
+        self._connection.send_package(packets.pubrel(packet_id, _NOT_FOUND))
 
     # The session's own packets.
 

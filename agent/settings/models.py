@@ -1,9 +1,10 @@
 """What can be set, with its defaults (contract, section 10). Frozen; unknown keys are errors."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -19,7 +20,7 @@ from pydantic import (
 
 from agent.backoff import Strategy
 from agent.model import Delivery
-from agent.settings.units import Bytes, Number, Seconds, WholeSeconds
+from agent.settings.units import Band, Bytes, Number, Seconds, WholeSeconds
 
 BUILTIN_SOURCES = ("cpu", "memory", "disk", "network", "thermal", "host")
 """Sources that start without any settings, each as a stream of its own name."""
@@ -60,7 +61,7 @@ class BackoffTable(_Table):
     link_cap: Seconds = Field(default=4.0, ge=0.01, le=3600)
 
     @model_validator(mode="after")
-    def _in_order(self) -> "BackoffTable":
+    def _in_order(self) -> Self:
         if self.cap < self.base:
             raise ValueError(f"cap ({self.cap:g} s) is below base ({self.base:g} s)")
         return self
@@ -175,28 +176,55 @@ class OutboxTable(_Table):
     commit_interval: Seconds = Field(default=0.5, ge=0.01, le=3600)
     fresh_for: Seconds = Field(default=5.0, ge=0.1, le=86_400)
     backlog_share: float = Field(default=0.2, gt=0, lt=1)
+    backlog_rate: Bytes = Field(default=0, ge=0, le=2**40)
+    compress: bool = False
 
 
-class StreamTable(_Table):
-    """[streams.NAME]: a source that is read, or how another program's records are delivered."""
+class DefaultsTable(_Table):
+    """[ingest.defaults]: how the records are delivered of streams that have no table."""
 
-    source: Literal["", "cpu", "memory", "disk", "network", "thermal", "host"] = ""
-    enabled: bool = True
-    interval: Seconds = Field(default=10.0, ge=0.05, le=86_400)
     delivery: Delivery = Delivery.STORED
-    qos: Number = Field(default=1, ge=0, le=1)
+    qos: Number = Field(default=1, ge=0, le=2)
     retain: bool = False
     priority: Number = Field(default=5, ge=0, le=9)
+    batch: Number = Field(default=1, ge=1, le=500)
+    batch_for: Seconds = Field(default=0.0, ge=0, le=3600)
+    on_change: Mapping[str, Band] = Field(default_factory=dict)
+    heartbeat: Seconds = Field(default=60.0, ge=0, le=86_400)
+
+    @field_validator("on_change", mode="before")
+    @classmethod
+    def _json_of_a_variable(cls, value: object) -> object:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError as exc:
+            raise ValueError('must be a table, and in a variable JSON, such as {"cpu_percent": 5}') from exc
 
     @model_validator(mode="after")
-    def _qos_of_the_delivery(self) -> "StreamTable":
+    def _qos_of_the_delivery(self) -> Self:
         if self.delivery is Delivery.LIVE:
-            if self.qos == 1 and "qos" in self.model_fields_set:
+            if self.qos > 0 and "qos" in self.model_fields_set:
                 raise ValueError("qos is 0 where delivery is live")
             object.__setattr__(self, "qos", 0)
         elif self.qos == 0:
             raise ValueError(f"qos 0 cannot keep what delivery {self.delivery.value} promises; set delivery to live")
         return self
+
+    @model_validator(mode="after")
+    def _of_use(self) -> Self:
+        if self.delivery is Delivery.LIVE and self.batch > 1:
+            raise ValueError("batch needs delivery stored or synced: of a live stream the newest record goes alone")
+        if self.batch_for > 0 and self.batch == 1:
+            raise ValueError("batch_for does nothing where batch is 1")
+        return self
+
+
+class StreamTable(DefaultsTable):
+    """[streams.NAME]: a source that is read, or how another program's records are delivered."""
+
+    source: Literal["", "cpu", "memory", "disk", "network", "thermal", "host"] = ""
+    enabled: bool = True
+    interval: Seconds = Field(default=10.0, ge=0.05, le=86_400)
 
 
 class IngestTable(_Table):
@@ -204,6 +232,7 @@ class IngestTable(_Table):
 
     socket: _File = Path("$RUNTIME_DIRECTORY/roamd.sock")
     max_line: Bytes = Field(default=64 * 1024, ge=1024, le=16 * 1024 * 1024)
+    defaults: DefaultsTable = DefaultsTable()
 
 
 class HealthTable(_Table):
@@ -254,3 +283,14 @@ class Settings(_Table):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"stream {name!r} {_NAME_RULE}")
         return value
+
+    @model_validator(mode="after")
+    def _batches_are_fresh(self) -> Self:
+        tables = {f"streams.{name}": table for name, table in self.streams.items()}
+        for name, table in {**tables, "ingest.defaults": self.ingest.defaults}.items():
+            if table.batch_for >= self.outbox.fresh_for:
+                raise ValueError(
+                    f"{name}.batch_for ({table.batch_for:g} s) must be below outbox.fresh_for"
+                    f" ({self.outbox.fresh_for:g} s), or its batches are never sent as fresh"
+                )
+        return self

@@ -4,7 +4,7 @@ import math
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -56,3 +56,5 @@ Seconds = Annotated[float, BeforeValidator(seconds)]
 WholeSeconds = Annotated[int, BeforeValidator(seconds)]
 Bytes = Annotated[int, BeforeValidator(size)]
 Number = Annotated[int, BeforeValidator(number)]
+Band = Annotated[float, BeforeValidator(number), Field(ge=0, allow_inf_nan=False)]
+"""A dead band: how far a value may move and still count as the same, in its own unit."""

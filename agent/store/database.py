@@ -1,7 +1,8 @@
 """The outbox's file: schema, transactions, pages. The only door to aiosqlite."""
 
+import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,14 +90,12 @@ class Database:
         with _told(f"cannot read {self.path}"):
             return [counted(row) for row in await self._reader.execute_fetchall(COUNTS_QUERY)]
 
-    async def page(self, *, after: int, limit: int) -> Sequence[Row]:
-        """Return the next waiting rows after the row `after`, at most `limit`, in their order."""
-        query = (
-            "SELECT row, stream, epoch, seq, ts, taken_ms, tail FROM outbox"
-            " WHERE row > ? AND state = 0 ORDER BY row LIMIT ?"
-        )
+    async def page(self, *, after: int, limit: int, streams: Collection[int] | None) -> Sequence[Row]:
+        """Return the next waiting rows after the row `after`, at most `limit`, in their order; None: of all streams."""
+        query = _PAGE if streams is None else _PAGE_OF_SOME
+        values = {"after": after, "limit": limit, "streams": json.dumps(list(streams or ()))}
         with _told(f"cannot read {self.path}"):
-            return list(await self._reader.execute_fetchall(query, (after, limit)))  # type: ignore[arg-type]
+            return list(await self._reader.execute_fetchall(query, values))  # type: ignore[arg-type]
 
     async def write(self, changes: Changes) -> None:
         """Do all of the changes in one transaction; when this returns, they are on the disk."""
@@ -146,6 +145,15 @@ def counted(row: Iterable[Any]) -> Counts:
 
 _FORGET_EPOCHS = (  # those of which no record waits
     "DELETE FROM epoch WHERE epoch < coalesce((SELECT epoch FROM outbox ORDER BY row LIMIT 1), 9223372036854775807)"
+)
+_PAGE = (
+    "SELECT row, stream, epoch, seq, ts, taken_ms, tail FROM outbox"
+    " WHERE row > :after AND state = 0 ORDER BY row LIMIT :limit"
+)
+_PAGE_OF_SOME = (
+    "SELECT row, stream, epoch, seq, ts, taken_ms, tail FROM outbox"
+    " WHERE row > :after AND state = 0 AND stream IN (SELECT value FROM json_each(:streams))"
+    " ORDER BY row LIMIT :limit"
 )
 _INSERT = "INSERT INTO outbox (row, stream, epoch, seq, ts, taken_ms, tail) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM outbox WHERE row = ?"

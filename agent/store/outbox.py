@@ -7,43 +7,23 @@ or `page` ends it in one of three ways: `settle`, `leave` or `quarantine`.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from agent import clock, encode, topics
-from agent.lanes import Fresh
+from agent.lanes import Fresh, Room
 from agent.model import Delivery, Record, Sample, Stream
+from agent.store.channels import Channel, Channels
 from agent.store.database import Changes, Counts, Database
+from agent.store.pages import Pages
 
 MOST_UNWRITTEN = 10_000
 """Records that memory alone may hold; at this many, or at this many bytes, they are written early."""
 MOST_UNWRITTEN_BYTES = 8 * 1024 * 1024
 _MOST_FRESH = 10_000
 _MOST_SETTLED = 2_000
-_PAGE_BYTES = 512 * 1024
-_LONGEST_PAGE = 1_000
-_MOST_STREAMS = 1_000
 _LONG_AGO = float("-inf")  # an earlier start's monotonic times say nothing to this one
-
-
-@dataclass(slots=True, kw_only=True)
-class Channel:
-    """One stream as the outbox sees it.
-
-    `counts` is what its row in the table `stream` says; `seq` the last number given in this epoch; `unwritten` how many
-    of its records memory alone holds; `dropped` how many `live` records nobody got.
-    """
-
-    stream: Stream
-    counts: Counts
-    seq: int = 0
-    unwritten: int = 0
-    dropped: int = 0
-
-    @property
-    def waiting(self) -> int:
-        """Records that were accepted and have not ended."""
-        return self.counts.waiting + self.unwritten
+_DEFAULT = Stream(name="default")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,6 +54,7 @@ class Outbox:
         streams: Iterable[Stream],
         commit_interval: float,
         fresh_for: float,
+        default: Stream = _DEFAULT,
     ) -> None:
         self.epoch = epoch
         self.news = asyncio.Event()
@@ -82,11 +63,8 @@ class Outbox:
         self._database = database
         self._device_id = device_id
         self._row = last_row
-        self._streams = {stream.name: stream for stream in streams}
-        self._channels: dict[str, Channel] = {}
-        self._by_id: dict[int, Channel] = {}
-        for known in counts:
-            self._open(known.name, known)
+        self._channels = Channels(streams, counts, default=default)
+        self._pages = Pages(self._channels)
         self._interval = min(commit_interval, fresh_for)
         self._fresh = Fresh(fresh_for)
         self._live: dict[str, Record] = {}
@@ -102,12 +80,9 @@ class Outbox:
         self._waiters: dict[int, asyncio.Future[None]] = {}
         self._room = asyncio.Event()
         self._room.set()
-        self._cursor = 0
-        self._rewound = False
         self._freed: set[int] = set()
-        self._all_paged = not any(channel.counts.waiting for channel in self._channels.values())
         self._dirty: dict[str, Channel] = {}
-        self._waiting = sum(channel.counts.waiting for channel in self._channels.values())
+        self._waiting = sum(channel.counts.waiting for channel in self._channels)
         if not self._waiting:
             self.empty.set()
 
@@ -120,9 +95,12 @@ class Outbox:
     def accept(self, sample: Sample) -> Record:
         """Give the sample its identity and take it in; `kept` tells when its stream's promise holds.
 
-        Raises ValueError where a field has a reserved name, or where there are too many streams.
+        Where its stream's dead bands say that it tells nothing new, the record that told it is returned. Raises
+        ValueError where a field has a reserved name, or where there are too many streams.
         """
-        channel = self._channels.get(sample.stream) or self._open(sample.stream)
+        channel = self._channels[sample.stream]
+        if channel.dead_band and not channel.dead_band.passes(sample.fields, sample.taken) and channel.last:
+            return channel.last
         stream = channel.stream
         seq = channel.seq + 1
         event_id = None
@@ -139,6 +117,8 @@ class Outbox:
             taken=sample.taken,
             tail=tail,
         )
+        if channel.dead_band:
+            channel.last = record
         self._take_in(channel, record)
         return record
 
@@ -198,41 +178,42 @@ class Outbox:
             self._channels[record.stream.name].dropped += 1
         return None
 
-    def next_fresh(self, now: float) -> Record | None:
-        """Return the next record of the fresh lane: it is the caller's until it ends it."""
-        return self._fresh.pop(now)
+    def next_fresh(self, now: float, room: Room) -> list[Record]:
+        """Return what the fresh lane sends next in one PUBLISH: the records are the caller's until it ends them."""
+        return self._fresh.take(now, room)
+
+    def has_fresh(self, now: float) -> bool:
+        """Tell whether the fresh lane has anything to send now."""
+        return self._fresh.is_ready(now)
+
+    def fresh_at(self) -> float | None:
+        """Return the monotonic time at which an incomplete batch goes as it is; None without any."""
+        return self._fresh.ready_at()
 
     @property
-    def has_fresh(self) -> bool:
-        """Whether the fresh lane has anything."""
-        return len(self._fresh) > 0
+    def unpaged(self) -> Collection[int]:
+        """The priorities of which `page` may have something to bring."""
+        return self._pages.unfinished
 
-    @property
-    def all_paged(self) -> bool:
-        """Whether `page` has nothing to bring at present."""
-        return self._all_paged
-
-    async def page(self) -> list[Record]:
+    async def page(self, *, but: Collection[int] = ()) -> list[Record]:
         """Return the next records that the disk alone owns, oldest first: they are the caller's until it ends them.
 
-        Raises StorageError.
+        They are of the highest priority that has some, those in `but` left out. Raises StorageError.
         """
-        after, self._rewound = self._cursor, False
+        page = self._pages.next(but=but)
+        if page is None:
+            return []
         self._freed.clear()
-        limit = self._page_length()
-        rows = await self._database.page(after=after, limit=limit)
-        if not self._rewound:
-            self._cursor = rows[-1][0] if rows else after
-            self._all_paged = len(rows) < limit
+        rows = await self._database.page(after=page.after, limit=page.limit, streams=page.streams)
+        self._pages.brought(page, last=rows[-1][0] if rows else None, is_full=len(rows) == page.limit)
         records = []
-        for row, stream, epoch, seq, ts, taken_ms, tail in rows:
+        for row, number, epoch, seq, ts, taken_ms, tail in rows:
             if row in self._held or row in self._freed:
                 continue
             self._held.add(row)
             taken = taken_ms / 1000 if epoch == self.epoch else _LONG_AGO
-            records.append(
-                Record(row=row, stream=self._by_id[stream].stream, epoch=epoch, seq=seq, ts=ts, taken=taken, tail=tail)
-            )
+            stream = self._channels.numbered(number).stream
+            records.append(Record(row=row, stream=stream, epoch=epoch, seq=seq, ts=ts, taken=taken, tail=tail))
         return records
 
     def settle(self, records: Iterable[Record]) -> None:
@@ -295,7 +276,7 @@ class Outbox:
             self._delete(commit, record)
         self._refused, self._settled, self._ended_since = [], [], None
         if commit.changes or everything:
-            commit.changes.counts = [_persisted(channel) for channel in self._dirty.values()]
+            commit.changes.counts = [channel.persisted() for channel in self._dirty.values()]
             self._dirty = {}
         self._writing = {record.row: record for record in commit.written}
         return commit
@@ -364,7 +345,7 @@ class Outbox:
                 "reason": "rejected",
             }
             tail = encode.document(told)
-            channel = self._channels.get(topics.LOSS) or self._open(topics.LOSS)
+            channel = self._channels[topics.LOSS]
             row = self._next_row()
             document = Record(row=row, stream=channel.stream, epoch=self.epoch, seq=0, ts=ts, taken=now, tail=tail)
             self._take_in(channel, document)
@@ -373,21 +354,12 @@ class Outbox:
 
     def channels(self) -> Iterable[Channel]:
         """Return every stream that is known, with its counts."""
-        return self._channels.values()
+        return self._channels
 
     @property
     def waiting(self) -> int:
         """Records that were accepted and have not ended; `empty` is set while there are none."""
         return self._waiting
-
-    def _open(self, name: str, counts: Counts | None = None) -> Channel:
-        if counts is None and len(self._channels) >= _MOST_STREAMS:
-            raise ValueError(f"cannot open stream {name}: there are {_MOST_STREAMS} streams already")
-        stream = self._streams.get(name) or _default_stream(name)
-        counts = counts or Counts(id=max(self._by_id, default=0) + 1, name=name)
-        channel = Channel(stream=stream, counts=counts)
-        self._channels[name] = self._by_id[counts.id] = channel
-        return channel
 
     def _next_row(self) -> int:
         self._row += 1
@@ -412,10 +384,7 @@ class Outbox:
                 self._overdue.append(record)
                 continue
             self._held.discard(record.row)
-            if record.row <= self._cursor:
-                self._cursor = record.row - 1
-            self._rewound = True
-            self._all_paged = False
+            self._pages.put_back(record)
             self.news.set()
 
     def _count_end(self) -> None:
@@ -429,25 +398,3 @@ class Outbox:
             self.stir.set()
         elif len(self._settled) == _MOST_SETTLED:
             self.stir.set()
-
-    def _page_length(self) -> int:
-        waiting = sum(channel.counts.waiting for channel in self._channels.values())
-        size = sum(channel.counts.waiting_bytes for channel in self._channels.values())
-        return max(1, min(_LONGEST_PAGE, _PAGE_BYTES * waiting // size if size else _LONGEST_PAGE))
-
-
-def _default_stream(name: str) -> Stream:
-    return Stream(name=name, delivery=Delivery.STORED if topics.is_telemetry(name) else Delivery.SYNCED)
-
-
-def _persisted(channel: Channel) -> Counts:
-    counts = channel.counts
-    return Counts(
-        id=counts.id,
-        name=counts.name,
-        accepted=counts.accepted - channel.unwritten,
-        delivered=counts.delivered,
-        quarantined=counts.quarantined,
-        waiting=counts.waiting,
-        waiting_bytes=counts.waiting_bytes,
-    )

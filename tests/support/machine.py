@@ -7,9 +7,13 @@ import pytest
 from agent.errors import SettingsError
 from agent.settings import Loaded, Settings, load
 
-STREAM = {
-    "enabled": True, "interval": 10.0, "delivery": "stored", "qos": 1, "retain": False, "priority": 5,
+DELIVERY = {
+    "delivery": "stored", "qos": 1, "retain": False, "priority": 5,
+    "batch": 1, "batch_for": 0.0, "on_change": {}, "heartbeat": 60.0,
 }  # fmt: skip
+"""The defaults of a stream that has no table."""
+
+STREAM = {"enabled": True, "interval": 10.0, **DELIVERY}
 """The defaults of a stream, but for its source."""
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from agent import clock, topics
 from agent.errors import StorageError
+from agent.lanes import Room
 from agent.model import Delivery, Record, Sample, Stream
 from agent.store.committer import commit
 from agent.store.database import Database
@@ -21,6 +22,8 @@ STREAMS = [
     Stream(name="log", delivery=Delivery.SYNCED),
     Stream(name="view", delivery=Delivery.LIVE, qos=0),
 ]
+
+ROOM = Room(records=100, size=100_000)
 
 
 def sample(stream: str = "imu", *, taken: float | None = None, **fields: float) -> Sample:
@@ -54,15 +57,15 @@ async def write(outbox: Outbox, *, everything: bool = False) -> int:
 
 async def pages(outbox: Outbox) -> list[Record]:
     records: list[Record] = []
-    while not outbox.all_paged:
+    while outbox.unpaged:
         records += await outbox.page()
     return records
 
 
 def fresh(outbox: Outbox) -> list[Record]:
     records = []
-    while (record := outbox.next_fresh(clock.monotonic())) is not None:
-        records.append(record)
+    while taken := outbox.next_fresh(clock.monotonic(), ROOM):
+        records += taken
     return records
 
 
@@ -116,7 +119,7 @@ async def test_what_was_not_committed_is_lost_with_the_process_and_its_numbers_a
 async def test_a_synced_record_is_not_offered_before_it_is_on_the_disk(tmp_path: Path) -> None:
     async with opened(tmp_path / "outbox.db") as outbox:
         record = outbox.accept(sample("log"))
-        assert not outbox.has_fresh
+        assert not outbox.has_fresh(clock.monotonic())
         assert await write(outbox) == 1
         assert fresh(outbox) == [record]
 

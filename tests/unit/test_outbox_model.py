@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from agent.lanes import Room
 from agent.model import Delivery, Record, Sample, Stream
 from agent.store.database import Database
 from agent.store.outbox import Outbox
@@ -21,8 +22,10 @@ from agent.store.outbox import Outbox
 STREAMS = [
     Stream(name="stored"),
     Stream(name="urgent", priority=9),
+    Stream(name="batched", batch=3, batch_for=1.0),
     Stream(name="synced", delivery=Delivery.SYNCED),
 ]
+ROOM = Room(records=100, size=100_000)
 COMMIT_INTERVAL = 1.0
 FRESH_FOR = 3.0
 Identity = tuple[str, int, int]
@@ -100,11 +103,12 @@ class OutboxModel(RuleBasedStateMachine):
     def take_fresh(self, most: int) -> None:
         last: dict[tuple[str, int], int] = {}
         for _ in range(most):
-            record = self.outbox.next_fresh(self.now)
-            if record is None:
+            taken = self.outbox.next_fresh(self.now, ROOM)
+            if not taken:
                 break
-            assert self.now - record.taken < FRESH_FOR
-            self.take(record, last)
+            assert self.now - taken[0].taken < FRESH_FOR
+            for record in taken:
+                self.take(record, last)
 
     @rule()
     def take_page(self) -> None:
@@ -151,7 +155,7 @@ class OutboxModel(RuleBasedStateMachine):
         self.now += 10 * FRESH_FOR
         self.commit(everything=True)
         for _ in range(100):
-            if self.outbox.all_paged:
+            if not self.outbox.unpaged:
                 break
             self.take_page()
         assert self.safe == {identity(record) for record in self.hands if record.seq > 0}
@@ -178,7 +182,7 @@ class OutboxModel(RuleBasedStateMachine):
     def comes_out_again(self) -> None:
         """Everything safe is paged after a start; then the next generation begins with the records left again."""
         records: list[Record] = []
-        while not self.outbox.all_paged:
+        while self.outbox.unpaged:
             records += self.run(self.outbox.page())
         found = {identity(record) for record in records if record.seq > 0}
         assert self.safe <= found, f"lost: {self.safe - found}"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.errors import SettingsError
 from agent.settings import BUILTIN_SOURCES
 from tests.support.agent_process import Setting, toml
-from tests.support.machine import STREAM, Machine
+from tests.support.machine import DELIVERY, STREAM, Machine
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "roamd.toml"
 DEFAULTS = {
@@ -26,9 +26,10 @@ DEFAULTS = {
         "connect_timeout": 3, "hello_timeout": 10, "dead_after": 10, "stable_after": 30, "max_inflight": 1000,
         "backoff": {"strategy": "full-jitter", "base": 1.0, "cap": 30.0, "jitter": 0.5, "link_cap": 4.0},
     },
-    "outbox": {"path": Path("/state/outbox.db"), "commit_interval": 0.5, "fresh_for": 5.0, "backlog_share": 0.2},
+    "outbox": {"path": Path("/state/outbox.db"), "commit_interval": 0.5, "fresh_for": 5.0, "backlog_share": 0.2,
+               "backlog_rate": 0, "compress": False},
     "streams": {name: {"source": name, **STREAM} for name in ("cpu", "memory", "disk", "network", "thermal", "host")},
-    "ingest": {"socket": Path("/run/roamd/roamd.sock"), "max_line": 64 * 1024},
+    "ingest": {"socket": Path("/run/roamd/roamd.sock"), "max_line": 64 * 1024, "defaults": DELIVERY},
     "health": {"interval": 60.0},
     "log": {"level": "info"},
 }  # fmt: skip

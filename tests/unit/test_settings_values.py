@@ -116,7 +116,7 @@ def test_the_device_id_goes_where_its_placeholder_is(machine: Machine) -> None:
         ({}, f"{Path.cwd()}/roamd-state/outbox.db", f"{Path.cwd()}/roamd-state/roamd.sock"),
         ({"ROAMD_OUTBOX__PATH": "/d/o.db"}, "/d/o.db", "/d/roamd.sock"),
         ({"ROAMD_OUTBOX__PATH": "$RUNTIME_DIRECTORY/o", "RUNTIME_DIRECTORY": "/r"}, "/r/o", "/r/roamd.sock"),
-        ({"ROAMD_OUTBOX__PATH": "o", "ROAMD_INGEST__SOCKET": "../s"}, f"{Path.cwd()}/o", f"{Path.cwd().parent}/s"),
+        ({"ROAMD_OUTBOX__PATH": "o", "ROAMD_INGEST__SOCKET": "../s"}, f"{Path.cwd()}/o", str(Path.cwd().parent / "s")),
     ],
 )
 def test_paths_are_in_the_folders_of_systemd_or_here(
@@ -256,7 +256,8 @@ def test_qos_follows_delivery(machine: Machine) -> None:
         "FILE: streams.x: qos is 0 where delivery is live"
     ]
     assert "qos 0 cannot keep what delivery stored promises" in machine.wrong("streams.x.qos = 0")[0]
-    assert "streams.x.qos = 2: must be less" in machine.wrong("streams.x.qos = 2")[0]
+    assert machine.settings("streams.x.qos = 2").streams["x"].qos == 2
+    assert "streams.x.qos = 3: must be less" in machine.wrong("streams.x.qos = 3")[0]
 
 
 # Units.
@@ -274,3 +275,29 @@ def test_a_duration_is_its_number_times_its_unit(number: int, unit: tuple[str, f
 def test_a_size_is_its_number_times_a_power_of_1024(number: int, power: int) -> None:
     assert size(f"{number}{['B', 'KiB', 'MiB', 'GiB'][power]}") == number * 1024**power
     assert size(str(number)) == size(number) == number
+
+
+def test_dead_bands_are_a_table_and_json_in_a_variable(machine: Machine) -> None:
+    settings = machine.settings("streams.x.on_change = {t = 0.5, '*' = 0}", ROAMD_STREAMS__CPU__ON_CHANGE='{"mhz": 5}')
+    assert settings.streams["x"].on_change == {"t": 0.5, "*": 0}
+    assert settings.streams["cpu"].on_change == {"mhz": 5}
+    for wrong in ("{t = -1}", "{t = true}", "{t = 'x'}", "{t = nan}", "5", "'{t'", "[1]"):
+        assert "streams.x.on_change" in machine.wrong(f"streams.x.on_change = {wrong}")[0]
+
+
+def test_batches_are_only_where_they_make_sense(machine: Machine) -> None:
+    stream = machine.settings('streams.x = {batch = 50, batch_for = "200ms"}').streams["x"]
+    assert (stream.batch, stream.batch_for) == (50, 0.2)
+    assert "goes alone" in machine.wrong('streams.x = {delivery = "live", batch = 2}')[0]
+    assert "does nothing where batch is 1" in machine.wrong("streams.x.batch_for = 1")[0]
+    assert (
+        "streams.x.batch_for (5 s) must be below outbox.fresh_for (5 s)"
+        in machine.wrong("streams.x = {batch = 9, batch_for = 5}")[0]
+    )
+    assert "ingest.defaults.batch_for" in machine.wrong("ingest.defaults = {batch = 9, batch_for = 9}")[0]
+
+
+def test_streams_without_a_table_have_defaults_of_their_own(machine: Machine) -> None:
+    defaults = machine.settings('ingest.defaults = {delivery = "synced", priority = 2}').ingest.defaults
+    assert (defaults.delivery, defaults.priority, defaults.qos) == ("synced", 2, 1)
+    assert "did you mean ingest.defaults.priority?" in machine.wrong("ingest.defaults.prioriti = 2")[0]

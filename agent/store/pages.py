@@ -1,0 +1,79 @@
+"""Which rows the disk alone owns have still to be brought: a cursor for each priority."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from agent.model import Record
+from agent.store.channels import Channel, Channels
+
+_PAGE_BYTES = 512 * 1024
+_LONGEST = 1_000
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """`after` is the row up to which all was brought; `moved_back`: while a page was being read."""
+
+    after: int = 0
+    moved_back: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What to read: the rows of these streams (None: of all) after the row `after`, at most `limit`."""
+
+    priority: int
+    after: int
+    limit: int
+    streams: Collection[int] | None
+
+
+class Pages:
+    """The way through the rows, for each priority from the oldest to the newest.
+
+    `unfinished` holds the priorities of which there may be rows that were not brought yet.
+    """
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+        self._cursors: dict[int, _Cursor] = {}
+        self.unfinished = {channel.stream.priority for channel in channels if channel.counts.waiting}
+
+    def next(self, *, but: Collection[int]) -> Page | None:
+        """Return what to read next, of the highest priority that has something; none of those in `but`."""
+        priority = max(self.unfinished.difference(but), default=None)
+        if priority is None:
+            return None
+        cursor = self._cursors.setdefault(priority, _Cursor())
+        cursor.moved_back = False
+        channels = [channel for channel in self._channels if channel.stream.priority == priority]
+        is_all = len(channels) == sum(1 for channel in self._channels if channel.waiting)
+        return Page(
+            priority=priority,
+            after=cursor.after,
+            limit=_length(channels),
+            streams=None if is_all else [channel.counts.id for channel in channels],
+        )
+
+    def brought(self, page: Page, *, last: int | None, is_full: bool) -> None:
+        """Note that a page was read up to the row `last`, None for nothing; unless it was `is_full`, it was the end."""
+        cursor = self._cursors[page.priority]
+        if cursor.moved_back:
+            return
+        if last is not None:
+            cursor.after = last
+        if not is_full:
+            self.unfinished.discard(page.priority)
+
+    def put_back(self, record: Record) -> None:
+        """Have the record's row brought again."""
+        cursor = self._cursors.setdefault(record.stream.priority, _Cursor())
+        cursor.after = min(cursor.after, record.row - 1)
+        cursor.moved_back = True
+        self.unfinished.add(record.stream.priority)
+
+
+def _length(channels: Iterable[Channel]) -> int:
+    waiting = sum(channel.counts.waiting for channel in channels)
+    size = sum(channel.counts.waiting_bytes for channel in channels)
+    return max(1, min(_LONGEST, _PAGE_BYTES * waiting // size if size else _LONGEST))
