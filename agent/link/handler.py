@@ -39,7 +39,11 @@ def _acknowledgement(data: bytes) -> tuple[int, int]:
 
 
 class _OwnIds:
-    """The identifier source that gmqtt asks for SUBSCRIBE."""
+    """Identifiers for the session's own packets; gmqtt asks for SUBSCRIBE's.
+
+    One source for all connections: a `status` that was lost with its connection is not sent again, because the next one
+    replaces it, but its identifier is still in use in the session.
+    """
 
     def __init__(self) -> None:
         self._ids = itertools.cycle(OWN_PACKET_IDS)
@@ -49,6 +53,9 @@ class _OwnIds:
 
     def free_id(self, id: int) -> None:  # noqa: A002  gmqtt's name
         pass
+
+
+_own_ids = _OwnIds()
 
 
 async def _nothing(*_args: object, **_kwargs: object) -> None:
@@ -75,7 +82,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
             optimistic_acknowledgement=False,
         )
         loop = asyncio.get_running_loop()
-        self.id_generator = _OwnIds()
+        self.id_generator = _own_ids
         self.state = state
         self.ended: asyncio.Future[LinkDownError] = loop.create_future()
         self.connack: asyncio.Future[Connack] = loop.create_future()

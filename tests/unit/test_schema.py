@@ -1,0 +1,76 @@
+"""The schema's versions: forward only, in one transaction each."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agent.errors import StorageError
+from agent.store import database
+from agent.store.database import Changes, Counts, Database
+from agent.store.schema import MIGRATIONS
+
+LATER = "ALTER TABLE outbox ADD COLUMN colour TEXT NOT NULL DEFAULT 'grey'"
+
+
+async def made(path: Path) -> None:
+    """Make a file of today's version with a record in it."""
+    async with Database.open(path) as opened:
+        await opened.begin_epoch(boot_id="boot", started_ts=1)
+        counts = Counts(id=1, name="imu", accepted=1, waiting=1, waiting_bytes=1)
+        await opened.write(Changes(insert=[(1, 1, 1, 1, 5, 5, b"}")], counts=[counts]))
+
+
+def version(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as file:
+        return int(file.execute("PRAGMA user_version").fetchone()[0])
+
+
+async def test_an_older_file_is_brought_up_to_date_and_keeps_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "outbox.db"
+    await made(path)
+    monkeypatch.setattr(database, "MIGRATIONS", (*MIGRATIONS, LATER))
+    async with Database.open(path) as opened:
+        assert await opened.page(after=0, limit=10, streams=None) == [(1, 1, 1, 1, 5, 5, b"}")]
+    assert version(path) == len(MIGRATIONS) + 1
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT colour FROM outbox").fetchall() == [("grey",)]
+
+
+async def test_a_step_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "outbox.db"
+    await made(path)
+    monkeypatch.setattr(database, "MIGRATIONS", (*MIGRATIONS, f"{LATER}; SELECT no_such_function()"))
+    with pytest.raises(StorageError, match=r"cannot open .*outbox\.db: no such function"):
+        async with Database.open(path):
+            pass
+    assert version(path) == len(MIGRATIONS)
+    monkeypatch.undo()
+    async with Database.open(path) as opened:
+        assert len(await opened.page(after=0, limit=10, streams=None)) == 1
+    with closing(sqlite3.connect(path)) as file:
+        assert "colour" not in [row[1] for row in file.execute("PRAGMA table_info(outbox)")]
+
+
+async def test_a_file_of_a_newer_roamd_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    await made(path)
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA user_version = 99")
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="schema version 99.*written by a newer roamd"):
+        async with Database.open(path):
+            pass
+    assert path.read_bytes() == before
+
+
+async def test_a_page_of_some_streams_has_only_theirs(tmp_path: Path) -> None:
+    async with Database.open(tmp_path / "outbox.db") as opened:
+        rows = [(row, row % 3 + 1, 1, row, 5, 5, b"}") for row in range(1, 13)]
+        counts = [Counts(id=number, name=f"s{number}") for number in (1, 2, 3)]
+        await opened.write(Changes(insert=rows, counts=counts))
+        page = await opened.page(after=3, limit=3, streams=[1, 3])
+        assert [row[0] for row in page] == [5, 6, 8]
