@@ -61,7 +61,7 @@ async def test_a_file_of_a_newer_roamd_is_refused_and_left_alone(tmp_path: Path)
     with closing(sqlite3.connect(path)) as file:
         file.execute("PRAGMA user_version = 99")
     before = path.read_bytes()
-    with pytest.raises(StorageError, match="schema version 99.*written by a newer roamd"):
+    with pytest.raises(StorageError, match=r"schema version 99.*written by a newer roamd"):
         async with Database.open(path):
             pass
     assert path.read_bytes() == before
