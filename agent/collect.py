@@ -39,9 +39,9 @@ async def collect(source: Source, into: Inlet, *, stream: str, interval: float) 
         ts, taken = clock.unix_ms(), clock.monotonic()
         try:
             fields = await asyncio.to_thread(source.read)
-            trouble.over()
             if fields:
-                into.accept(Sample(stream=stream, ts=ts, taken=taken, fields=fields))
+                _accept(into, Sample(stream=stream, ts=ts, taken=taken, fields=fields))
+            trouble.over()
         except AbsentError as exc:
             trouble.absent(exc)
             step = max(interval, LOOK_AGAIN_AFTER)
@@ -52,6 +52,13 @@ async def collect(source: Source, into: Inlet, *, stream: str, interval: float) 
             log.debug("%s: %d ticks were missed", stream, late)
         tick = due
         await asyncio.sleep(tick - clock.monotonic())
+
+
+def _accept(into: Inlet, sample: Sample) -> None:
+    try:
+        into.accept(sample)
+    except ValueError as exc:
+        raise ReadingError(str(exc)) from exc
 
 
 class _Trouble:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 _DRAIN_WITHIN = 5.0
 _ANSWER_WITHIN = 2.0
 _CLOSE_WITHIN = 2.0
+_CANCEL_AGAIN_AFTER = 1.0
 
 
 def run(settings: Settings) -> int:
@@ -39,8 +40,12 @@ def run(settings: Settings) -> int:
 
 async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(
+        signal.SIGHUP, log.warning, "SIGHUP: settings are read at the start only; restart to apply them"
+    )
     async with Database.open(settings.outbox.path) as database:
         await _Agent(settings, database, await _outbox(settings, database)).run(stop)
 
@@ -138,8 +143,9 @@ class _Agent:
         self._leave.set()
         if self._connection.state is State.UP:
             await asyncio.wait([link], timeout=2 * _ANSWER_WITHIN + _CLOSE_WITHIN)
-        link.cancel()
-        await asyncio.wait([link])
+        while not link.done():
+            link.cancel()
+            await asyncio.wait([link], timeout=_CANCEL_AGAIN_AFTER)
 
     # The ways in.
 
@@ -218,7 +224,7 @@ class _Agent:
                 self._connection,
                 to=self._topics,
                 interval=interval,
-                publish=lambda message: session.send([(0, False, message)]),
+                publish=session.tell,
             )
 
     async def _say_goodbye(self, session: Session) -> None:
@@ -242,12 +248,12 @@ class _Agent:
 
 @contextmanager
 def _only(kind: type[Exception]) -> Iterator[None]:
-    """Raise the first error out of a group that holds errors of this kind alone; others keep their group."""
+    """Raise the first error of this kind out of a group that holds nothing worse; other groups stay as they are."""
     try:
         yield
     except BaseExceptionGroup as group:
         matching, rest = group.split(kind)
-        if rest is not None or matching is None:
+        if matching is None or (rest is not None and rest.split(LinkDownError)[1] is not None):
             raise
         raise _first(matching) from group
 

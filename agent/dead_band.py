@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from agent.model import Fields, Value
+from agent.model import Fields
 
 OTHERS = "*"
 """The band of the fields that have none of their own."""
@@ -43,14 +43,16 @@ class DeadBand:
         return False
 
 
-def _moved(before: object, now: Value | object, band: float) -> bool:
-    if _is_number(before) and _is_number(now):
-        assert isinstance(before, int | float)
-        assert isinstance(now, int | float)
-        if math.isnan(before) or math.isnan(now):
-            return math.isnan(before) != math.isnan(now)
-        return before != now and abs(now - before) > band
-    return type(before) is not type(now) or before != now
+def _moved(before: object, now: object, band: float) -> bool:
+    if not (_is_number(before) and _is_number(now)):
+        return type(before) is not type(now) or before != now
+    try:
+        off = abs(float(now) - float(before))  # type: ignore[arg-type]
+    except OverflowError:  # an integer beyond the floats
+        return before != now
+    if math.isnan(off):  # of two values that are no distance apart, or of which one is none
+        return repr(before) != repr(now)
+    return off > band
 
 
 def _is_number(value: object) -> bool:

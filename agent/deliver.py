@@ -1,34 +1,26 @@
 """The way out: from the outbox's lanes through the window to the server, and what its answers mean."""
 
 import asyncio
-import heapq
-import itertools
 import logging
-import math
-import zlib
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from agent import clock, encode, reasons, topics
+from agent import clock, reasons
+from agent.again import Again, Suspicion
+from agent.errors import LinkDownError
 from agent.lanes import Lane, Parcel, Queues, Room, Window
 from agent.model import Limits, Message, Record
 from agent.pace import Rate
+from agent.pack import Packing
 from agent.reasons import Verdict
 from agent.topics import Topics
 
 log = logging.getLogger(__name__)
 
-_ARRAY_BYTES = 16 * 1024
-_LEAST_ARRAY_BYTES = 2 * 1024
-_ARRAYS_IN_FLIGHT = 4
-_COMPRESSES_TO = 4  # of JSON arrays, at least
-_BACKFILL_RECORDS = 500
 _LOW_WATER = 200
-_MOST_POSTPONED = 1_000
 _MOST_REFUSALS = 20
-_LONGEST_POSTPONED = 300.0
+_EXACTLY_ONCE = 2
 
 
 class Backlog(Protocol):
@@ -42,10 +34,12 @@ class Backlog(Protocol):
     def next_fresh(self, now: float, room: Room) -> list[Record]: ...  # noqa: D102
     def has_fresh(self, now: float) -> bool: ...  # noqa: D102
     def fresh_at(self) -> float | None: ...  # noqa: D102
+    def is_stale(self, record: Record, now: float) -> bool: ...  # noqa: D102
     async def page(self, *, but: Collection[int]) -> list[Record]: ...  # noqa: D102
     def settle(self, records: Iterable[Record]) -> None: ...  # noqa: D102
     def leave(self, records: Sequence[Record], now: float) -> None: ...  # noqa: D102
     def quarantine(self, record: Record, *, reason_code: int, reason: str) -> None: ...  # noqa: D102
+    def drop(self, record: Record) -> None: ...  # noqa: D102
 
 
 class Link(Protocol):
@@ -55,15 +49,19 @@ class Link(Protocol):
 
     @property
     def is_clear(self) -> bool: ...  # noqa: D102
+    @property
+    def ended(self) -> asyncio.Future[LinkDownError]: ...  # noqa: D102
     def listen(  # noqa: D102
         self,
         *,
-        acknowledged: Callable[[int, int], None],
+        acknowledged: Callable[[int, int], bool],
         received: Callable[[int, int], None],
+        completed: Callable[[int], bool],
         cleared: Callable[[], None],
     ) -> None: ...
     def size(self, message: Message) -> int: ...  # noqa: D102
     def send(self, parcels: Sequence[tuple[int, bool, Message]]) -> None: ...  # noqa: D102
+    def takes(self, message: Message) -> bool: ...  # noqa: D102
     def release(self, packet_id: int) -> None: ...  # noqa: D102
     def release_again(self, packet_id: int) -> None: ...  # noqa: D102
     def release_unknown(self, packet_id: int) -> None: ...  # noqa: D102
@@ -87,23 +85,17 @@ class Delivery:
 
     def __init__(self, backlog: Backlog, *, to: Topics, most_in_flight: int, way: Way) -> None:
         self._backlog = backlog
-        self._topics = to
+        self._packing = Packing(topics=to, is_compressed=way.is_compressed, limits=Limits(session_present=False))
         self._most_in_flight = most_in_flight
-        self._is_compressed = way.is_compressed
         self._rate = Rate(way.rate)
         self._window = Window(limit=1, backlog_share=way.share)
         self._queues = Queues()
-        self._resend: deque[Parcel] = deque()
-        self._postponed: list[tuple[float, int, Parcel]] = []
-        self._again: deque[Parcel] = deque()
-        self._order = itertools.count()
+        self._again = Again()
+        self._suspicion = Suspicion()
+        self._is_inherited: bool | None = None
+        self._checked: set[int] = set()
         self._paging = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
-
-    @property
-    def in_flight(self) -> int:
-        """Parcels that are on their way or wait to be sent again."""
-        return len(self._window) + len(self._resend)
 
     async def over(self, link: Link) -> None:
         """Deliver over this link until cancelled. Raises StorageError."""
@@ -111,17 +103,22 @@ class Delivery:
         link.listen(
             acknowledged=self._acknowledged,
             received=lambda packet_id, code: self._received(link, packet_id, code),
+            completed=self._completed,
             cleared=self._backlog.news.set,
         )
         self._backlog.news.set()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._fetch(), name="pages of the backlog")
-            while True:
-                await self._backlog.news.wait()
-                self._backlog.news.clear()
-                self._send(link)
-                # Everything that was accepted or acknowledged meanwhile goes into one write.
-                await asyncio.sleep(0)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._fetch(), name="pages of the backlog")
+                while True:
+                    await self._backlog.news.wait()
+                    self._backlog.news.clear()
+                    self._send(link)
+                    # Everything that was accepted or acknowledged meanwhile goes into one write.
+                    await asyncio.sleep(0)
+        finally:
+            if link.ended.done() and reasons.blames_a_packet(code := link.ended.result().reason_code):
+                self._look_for_poison(code)
 
     # What the last link left.
 
@@ -131,16 +128,31 @@ class Delivery:
         MQTT 5 section 4.4: with the session still present it is sent again, with its packet identifiers and DUP; if the
         session is gone the packets are forgotten, and their records are free to go another way.
         """
-        unanswered = [*self._window.clear(), *self._resend]
-        self._resend.clear()
-        largest = link.limits.maximum_packet_size or math.inf
-        now = clock.monotonic()
+        unanswered = [*self._window.clear(), *self._again.unanswered]
+        self._again.unanswered.clear()
+        free: list[Record] = []
         for parcel in unanswered:
-            if link.limits.session_present and parcel.size <= largest:
-                self._resend.append(parcel)
+            if link.limits.session_present and (parcel.is_released or link.takes(parcel.message)):
+                self._again.unanswered.append(parcel)
             else:
-                self._backlog.leave(parcel.records, now)
-        self._window.limit = min(self._most_in_flight, link.limits.receive_maximum)
+                free += parcel.records
+        self._backlog.leave(free, clock.monotonic())
+        if not link.limits.session_present:
+            self._is_inherited = False
+        elif self._is_inherited is None:
+            self._is_inherited = True
+        self._packing.limits = link.limits
+        self._set_limit()
+
+    def _set_limit(self) -> None:
+        most = min(self._most_in_flight, self._packing.limits.receive_maximum)
+        self._window.limit = 1 if self._suspicion.is_on else most
+
+    def _look_for_poison(self, reason_code: int) -> None:
+        parcel = self._suspicion.blame(self._window.parcels(), len(self._again.unanswered))
+        if parcel is not None:
+            self._window.remove(parcel.packet_id)
+            self._refused(parcel, reason_code)
 
     # The plan.
 
@@ -149,14 +161,18 @@ class Delivery:
         batch: list[tuple[int, bool, Message]] = []
         if link.is_clear:
             while (record := self._backlog.next_live(now)) is not None:
-                batch.append((0, False, self._message([record], Lane.FRESH, link.limits)))
-                self._backlog.settle([record])
+                message = self._packing.message([record], Lane.FRESH)
+                if link.takes(message):
+                    batch.append((0, False, message))
+                    self._backlog.settle([record])
+                else:
+                    self._backlog.drop(record)
             while link.limits.maximum_qos > 0 and (parcel := self._next(link, now)) is not None:
                 self._window.add(parcel, now)
-                if parcel.is_released:
+                if parcel.message.qos == _EXACTLY_ONCE:
                     link.send(batch)
                     batch = []
-                    link.release_again(parcel.packet_id)
+                    self._send_once(link, parcel)
                 else:
                     batch.append((parcel.packet_id, parcel.dup, parcel.message))
         if batch:
@@ -165,11 +181,19 @@ class Delivery:
         if self._hungry():
             self._paging.set()
 
+    def _send_once(self, link: Link, parcel: Parcel) -> None:
+        if parcel.is_released:
+            link.release_again(parcel.packet_id)
+            return
+        if self._is_inherited and not parcel.dup and parcel.packet_id not in self._checked:
+            # An earlier process may have left a message under this identifier, for which this one would be taken.
+            self._checked.add(parcel.packet_id)
+            link.release(parcel.packet_id)
+        link.send([(parcel.packet_id, parcel.dup, parcel.message)])
+
     def _set_alarm(self, now: float) -> None:
         """Have `_send` called again when something becomes ready by the passing of time alone."""
-        times = [self._backlog.fresh_at()]
-        if self._postponed:
-            times.append(self._postponed[0][0])
+        times = [self._backlog.fresh_at(), self._again.due_at()]
         if self._queues and self._rate.free_at() > now:
             times.append(self._rate.free_at())
         due = min((time for time in times if time is not None and time > now), default=None)
@@ -182,21 +206,21 @@ class Delivery:
             self._alarm = asyncio.get_running_loop().call_at(due, self._backlog.news.set)
 
     def _next(self, link: Link, now: float) -> Parcel | None:
-        """Return the parcel to send next, or None: the window is full or the lanes are empty."""
-        if self._resend:
+        """Return the parcel to send next, or None: the window is full or there is nothing."""
+        if self._again.unanswered:
             if not self._window.has_room:
                 return None
-            again = self._resend.popleft()
+            again = self._again.unanswered.popleft()
             again.dup = True
             return again
-        while self._postponed and self._postponed[0][0] <= now:
-            self._again.append(heapq.heappop(self._postponed)[2])
-        if self._again:
-            return self._repacked(self._again.popleft()) if self._window.has_room else None
-        if len(self._postponed) >= _MOST_POSTPONED:
-            return None
+        while self._window.has_room and (refused := self._again.next_due(now)) is not None:
+            if (parcel := self._repacked(refused, now)) is not None:
+                return parcel
+        return None if self._again.is_full else self._next_of_the_lanes(link, now)
+
+    def _next_of_the_lanes(self, link: Link, now: float) -> Parcel | None:
         while lane := self._window.next_lane(fresh=self._backlog.has_fresh(now), backlog=self._has_backlog(now)):
-            records = self._take(lane, link.limits, now)
+            records = self._take(lane, now)
             if records and (parcel := self._packed(records, lane, link)) is not None:
                 if lane is Lane.BACKLOG:
                     self._rate.spend(parcel.size, now)
@@ -206,25 +230,23 @@ class Delivery:
     def _has_backlog(self, now: float) -> bool:
         return bool(self._queues) and self._rate.free_at() <= now
 
-    def _take(self, lane: Lane, limits: Limits, now: float) -> list[Record]:
-        size = max(_LEAST_ARRAY_BYTES, min(_ARRAY_BYTES, self._window.pace.limit // _ARRAYS_IN_FLIGHT))
-        size = min(size, (limits.maximum_packet_size or size * 2) // 2)
+    def _take(self, lane: Lane, now: float) -> list[Record]:
+        pace = self._window.pace.limit
         if lane is Lane.FRESH:
-            return self._backlog.next_fresh(now, Room(records=_BACKFILL_RECORDS, size=size))
+            return self._backlog.next_fresh(now, self._packing.fresh_room(pace))
         stream = self._queues.next_stream()
-        most = _BACKFILL_RECORDS if topics.is_telemetry(stream.name) else 1
-        return self._queues.take(stream, Room(records=most, size=size * (_COMPRESSES_TO if self._is_compressed else 1)))
+        return self._queues.take(stream, self._packing.backlog_room(stream, pace))
 
     def _packed(self, records: list[Record], lane: Lane, link: Link) -> Parcel | None:
         """Return the records as one parcel; None where the server would not take a packet of this size."""
-        message = self._message(records, lane, link.limits)
+        message = self._packing.message(records, lane)
         size = link.size(message)
-        most = link.limits.maximum_packet_size
-        if most is not None and size > most:
+        if not link.takes(message):
             if len(records) > 1:
                 half = len(records) // 2
                 self._put_back(records[half:], lane)
                 return self._packed(records[:half], lane, link)
+            most = self._packing.limits.maximum_packet_size
             why = f"{size} bytes are more than the broker's Maximum Packet Size of {most}"
             self._backlog.quarantine(records[0], reason_code=0x95, reason=why)
             log.error("%s %d/%d goes to quarantine: %s", records[0].stream.name, records[0].epoch, records[0].seq, why)
@@ -239,42 +261,29 @@ class Delivery:
         else:
             self._queues.put_back(records)
 
-    def _repacked(self, parcel: Parcel) -> Parcel:
-        parcel.packet_id = self._free_packet_id(parcel.records[0].row)
+    def _repacked(self, parcel: Parcel, now: float) -> Parcel | None:
+        """Return a parcel that was refused as a new one; None if its records are too old to go as fresh by now."""
+        if parcel.lane is Lane.FRESH and self._backlog.is_stale(parcel.records[0], now):
+            self._backlog.leave(parcel.records, now)
+            return None
+        # Newer records may have been retained meanwhile. Another identifier, in case that it was the reason.
+        parcel.message = replace(parcel.message, retain=False)
+        parcel.packet_id = self._free_packet_id(parcel.records[0].row + parcel.refusals)
         parcel.dup = False
         return parcel
 
     def _free_packet_id(self, row: int) -> int:
-        return self._window.free_packet_id(row, {parcel.packet_id for parcel in self._resend})
-
-    def _message(self, records: Sequence[Record], lane: Lane, limits: Limits) -> Message:
-        stream = records[0].stream
-        if lane is Lane.FRESH or not topics.is_telemetry(stream.name):
-            return Message(
-                topic=self._topics.fresh(stream.name),
-                payload=encode.array(records) if len(records) > 1 else encode.record(records[0]),
-                qos=min(stream.qos, limits.maximum_qos),
-                retain=stream.retain and limits.retain_available,
-            )
-        array = encode.array(records)
-        if self._is_compressed:
-            return Message(
-                topic=self._topics.backfill_compressed(stream.name),
-                payload=zlib.compress(array),
-                content_type="application/zlib",
-            )
-        return Message(topic=self._topics.backfill(stream.name), payload=array)
+        return self._window.free_packet_id(row, {parcel.packet_id for parcel in self._again.unanswered})
 
     # The answers.
 
-    def _acknowledged(self, packet_id: int, reason_code: int) -> None:
-        """Take PUBACK or PUBCOMP."""
+    def _acknowledged(self, packet_id: int, reason_code: int) -> bool:
+        """Take PUBACK or a PUBREC that refuses; tell whether the packet was in flight."""
         parcel = self._answered(packet_id)
         if parcel is None:
-            return
-        self._window.remove(packet_id)
-        # A released message is the server's: PUBCOMP's 0x92 says that it no longer knows of it.
-        verdict = Verdict.DELIVERED if parcel.is_released else reasons.verdict(reason_code)
+            return False
+        self._out_of_flight(packet_id)
+        verdict = reasons.verdict(reason_code)
         if verdict is Verdict.DELIVERED:
             self._backlog.settle(parcel.records)
         elif verdict is Verdict.LATER and parcel.refusals < _MOST_REFUSALS:
@@ -282,41 +291,60 @@ class Delivery:
         else:
             self._refused(parcel, reason_code)
         self._backlog.news.set()
+        return True
+
+    def _completed(self, packet_id: int) -> bool:
+        """Take PUBCOMP, whatever it says: a released message is the server's. Tell whether the packet was in flight."""
+        parcel = self._window.get(packet_id)
+        if parcel is None or not parcel.is_released:
+            return False  # it answers the release of what an earlier process left
+        self._out_of_flight(packet_id)
+        self._backlog.settle(parcel.records)
+        self._backlog.news.set()
+        return True
+
+    def _out_of_flight(self, packet_id: int) -> None:
+        self._window.remove(packet_id)
+        if self._suspicion.is_on:
+            self._suspicion.acquit()
+            self._set_limit()
 
     def _received(self, link: Link, packet_id: int, reason_code: int) -> None:
-        """Take PUBREC (MQTT 5 section 4.3.3): a refusal ends the exchange, otherwise PUBREL follows."""
-        if reason_code >= reasons.GRANTED_BELOW:
-            self._acknowledged(packet_id, reason_code)
-            return
+        """Take a PUBREC that accepts (MQTT 5 section 4.3.3): PUBREL follows."""
         parcel = self._answered(packet_id)
         if parcel is None:
             link.release_unknown(packet_id)
-        else:
+        elif parcel.message.qos == _EXACTLY_ONCE:
             parcel.is_released = True
             link.release(packet_id)
+        else:
+            log.warning("the broker answered packet %d with PUBREC (%d), but it was QoS 1", packet_id, reason_code)
 
     def _answered(self, packet_id: int) -> Parcel | None:
         parcel = self._window.get(packet_id)
         if parcel is None:
-            log.warning("the broker acknowledged packet %d, which is not in flight", packet_id)
+            log.debug("the broker acknowledged packet %d, which is not in flight", packet_id)
         elif packet_id == self._window.pace.timed:
             self._window.pace.answered(clock.monotonic())
         return parcel
 
     def _postpone(self, parcel: Parcel, reason_code: int) -> None:
-        wait = min(_LONGEST_POSTPONED, 2.0**parcel.refusals)
-        parcel.refusals += 1
-        due = clock.monotonic() + wait
-        heapq.heappush(self._postponed, (due, next(self._order), parcel))
-        log.warning(
-            "the broker refused %s: %s; again in %.0f s",
-            parcel.message.topic,
-            reasons.describe(reason_code),
-            wait,
-        )
+        wait = self._again.postpone(parcel, clock.monotonic())
+        why = reasons.describe(reason_code)
+        log.warning("the broker refused %s: %s; again in %.0f s", parcel.message.topic, why, wait)
 
     def _refused(self, parcel: Parcel, reason_code: int) -> None:
         why = reasons.describe(reason_code)
+        if len(parcel.records) > 1 and reasons.is_of_the_content(reason_code):
+            log.warning(
+                "the broker refused %d records on %s together: %s", len(parcel.records), parcel.message.topic, why
+            )
+            half = len(parcel.records) // 2
+            for records in (parcel.records[:half], parcel.records[half:]):
+                message = self._packing.message(records, parcel.lane)
+                # Its size is counted as that of the whole until it has gone.
+                self._again.at_once([replace(parcel, records=records, message=message)])
+            return
         log.error("the broker refused %s for good: %s", parcel.message.topic, why)
         for record in parcel.records:
             self._backlog.quarantine(record, reason_code=reason_code, reason=why)

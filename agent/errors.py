@@ -40,17 +40,18 @@ class ReadingError(Exception):
 class LinkDownError(Exception):
     """There is no link to the broker, or it ended. Wait, and dial again."""
 
-    def __init__(self, message: str, *, cause: Cause) -> None:
+    def __init__(self, message: str, *, cause: Cause, reason_code: int = 0) -> None:
         super().__init__(message)
         self.cause = cause
+        self.reason_code = reason_code
+        """What the server's DISCONNECT said (MQTT 5 section 3.14.2.1); 0 where it did not say anything."""
 
 
 class ConnectRefusedError(LinkDownError):
     """The broker answered CONNECT with a reason code of 0x80 or above (MQTT 5 section 3.2.2.2)."""
 
     def __init__(self, message: str, *, reason_code: int) -> None:
-        super().__init__(message, cause=Cause.REJECTED)
-        self.reason_code = reason_code
+        super().__init__(message, cause=Cause.REJECTED, reason_code=reason_code)
 
 
 class SettingsError(Exception):

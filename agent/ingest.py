@@ -44,12 +44,16 @@ async def listening(
     `figures` gives the answer to `{"get":"status"}`; `max_line` is in bytes. Raises StorageError where the socket
     cannot be made, or another process listens there.
     """
-    listener = _listener(path)
+    listener, inode = _listener(path)
     clients: set[asyncio.Task[None]] = set()
+    ending = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as group:
 
             def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                if ending.is_set():  # it was accepted just before
+                    writer.transport.abort()
+                    return
                 client = _Client(reader, writer, store, figures=figures, max_line=max_line)
                 task = group.create_task(client.serve(), name="client of the local socket")
                 clients.add(task)
@@ -59,14 +63,15 @@ async def listening(
             try:
                 yield
             finally:
+                ending.set()
                 server.close()
                 for task in clients:
                     task.cancel()
     finally:
-        _remove(path)
+        _remove(path, inode)
 
 
-def _listener(path: Path) -> socket.socket:
+def _listener(path: Path) -> tuple[socket.socket, int]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -77,17 +82,21 @@ def _listener(path: Path) -> socket.socket:
             sock.bind(str(path))
         finally:
             os.umask(before)
+        inode = path.stat().st_ino
     except OSError as exc:
         sock.close()
         raise StorageError(
             f"cannot listen on {path}: {exc.strerror or exc}; set ingest.socket to another path"
         ) from exc
     sock.setblocking(False)  # noqa: FBT003  socket's own
-    return sock
+    return sock, inode
 
 
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
+def _remove(path: Path, inode: int) -> None:
+    """Remove the socket, unless another process has put its own there."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_ino == inode:
+            path.unlink()
 
 
 def _take_over(path: Path) -> None:
@@ -126,7 +135,7 @@ class _Client:
         try:
             async for line in self._read_lines():
                 await self._store.room()
-                self._take(line)
+                await self._take(line)
                 await self._answered(down_to=_MOST_UNANSWERED)
             await self._answered(down_to=1)
             await self._writer.drain()
@@ -162,7 +171,7 @@ class _Client:
         elif kept.strip():
             yield kept
 
-    def _take(self, line: bytes) -> None:
+    async def _take(self, line: bytes) -> None:
         try:
             request = parse(line)
         except LineError as exc:
@@ -170,6 +179,9 @@ class _Client:
             return
         if isinstance(request, Get):
             self._answer({"ref": request.ref, "ok": True, "status": self._figures()})
+            # It costs much more than a sample: nobody has several before others have had their turn.
+            await self._writer.drain()
+            await asyncio.sleep(0)
         else:
             self._put(request)
 

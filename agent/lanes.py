@@ -1,5 +1,6 @@
 """Which record goes next: the fresh lane, and the shares of the window. Pure: no I/O, no clock, no asyncio."""
 
+import bisect
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,8 +13,8 @@ from agent.pace import Pace
 _KEPT_FOR_FRESH = 0.2
 """The part of the window that the backlog leaves free, so that a fresh record finds a place at once."""
 
-_PACKET_IDS = 60_000
-"""Packet identifiers of records are 1 to this; the ones above belong to the session's own packets."""
+PACKET_IDS = range(1, 60_001)
+"""Packet identifiers of records; the ones above belong to the session's own packets."""
 
 _OLDEST_EACH = 8
 _ALWAYS = float("-inf")
@@ -87,6 +88,7 @@ class Fresh:
         self._levels: dict[int, _Level] = {}
         self._stale: list[Record] = []
         self._count = 0
+        self._bytes = 0
 
     def __len__(self) -> int:
         return self._count
@@ -95,11 +97,13 @@ class Fresh:
         """Take a record in behind those of its priority."""
         self._queue(record.stream).append(record)
         self._count += 1
+        self._bytes += len(record.tail)
 
     def put_back(self, records: Sequence[Record]) -> None:
         """Take records in again in front of the others, for the first time they went out was in vain."""
         for record in reversed(records):
             self._queue(record.stream).appendleft(record)
+            self._bytes += len(record.tail)
         self._count += len(records)
 
     def take(self, now: float, room: Room) -> list[Record]:
@@ -110,15 +114,14 @@ class Fresh:
         for level in self._levels.values():
             while queue := level.next(now):
                 if not self.is_fresh(queue[0], now):
-                    self._stale.append(queue.popleft())
-                    self._count -= 1
+                    self._stale.append(self._out(queue))
                     continue
                 if queue is level.alone:
-                    self._count -= 1
-                    return [queue.popleft()]
+                    return [self._out(queue)]
                 most = min(queue[0].stream.batch, room.records)
                 taken = _taken(queue, Room(records=most, size=room.size, each=room.each))
                 self._count -= len(taken)
+                self._bytes -= sum(len(record.tail) for record in taken)
                 return taken
         return []
 
@@ -131,25 +134,32 @@ class Fresh:
         times = [_ready_at(queue) for level in self._levels.values() for queue in level.batches.values() if queue]
         return min(times, default=None)
 
-    def take_stale(self, now: float, *, keep: int) -> list[Record]:
-        """Remove and return, in order of acceptance, those that are too old by now, and the oldest beyond `keep`."""
+    def take_stale(self, now: float, *, keep: int, keep_bytes: int) -> list[Record]:
+        """Remove and return, in order of acceptance, those that are too old, and the oldest beyond what to keep."""
         stale, self._stale = self._stale, []
         for level in reversed(self._levels.values()):
             for queue in level.queues():
-                while queue and (self._count > keep or not self.is_fresh(queue[0], now)):
-                    stale.append(queue.popleft())
-                    self._count -= 1
+                while queue and (self._count > keep or self._bytes > keep_bytes or not self.is_fresh(queue[0], now)):
+                    stale.append(self._out(queue))
         stale.sort(key=lambda record: record.row)
         return stale
 
     def stale_at(self) -> float | None:
         """Return the monotonic time at which the first record will be too old; None without records."""
+        if self._stale:
+            return _ALWAYS
         heads = [queue[0].taken for level in self._levels.values() for queue in level.queues() if queue]
         return min(heads) + self._fresh_for if heads else None
 
     def is_fresh(self, record: Record, now: float) -> bool:
         """Tell whether the record is younger than `fresh_for` at the monotonic time `now`."""
         return now - record.taken < self._fresh_for
+
+    def _out(self, queue: deque[Record]) -> Record:
+        record = queue.popleft()
+        self._count -= 1
+        self._bytes -= len(record.tail)
+        return record
 
     def _queue(self, stream: Stream) -> deque[Record]:
         level = self._levels.get(stream.priority)
@@ -181,8 +191,8 @@ class Window:
     """The parcels that await their acknowledgement, and what may be sent next.
 
     `limit` is the number of unacknowledged PUBLISH packets (at most the server's Receive Maximum, MQTT 5 section
-    4.9), `pace` tells how many bytes may be in them; a single parcel may be larger. `backlog_share` is the part of the
-    window that the backlog gets at least while both lanes have something to send.
+    4.9), `pace` tells how many bytes may be in them; a lane's only parcel may be larger. `backlog_share` is the part of
+    the window that the backlog gets at least while both lanes have something to send.
     """
 
     def __init__(self, *, limit: int, backlog_share: float) -> None:
@@ -192,7 +202,7 @@ class Window:
         self._credit = 0.0
         self._parcels: dict[int, Parcel] = {}
         self._in_lane = {Lane.FRESH: 0, Lane.BACKLOG: 0}
-        self._bytes = 0
+        self._bytes = {Lane.FRESH: 0, Lane.BACKLOG: 0}
 
     def __len__(self) -> int:
         return len(self._parcels)
@@ -203,28 +213,40 @@ class Window:
     @property
     def has_room(self) -> bool:
         """Whether any parcel may be sent now."""
+        return len(self._parcels) < self.limit and self._has_bytes(sum(self._bytes.values()), of=1.0)
+
+    def next_lane(self, *, fresh: bool, backlog: bool) -> Lane | None:
+        """Return the lane that may send the next parcel; the arguments tell which of them have one."""
         if len(self._parcels) >= self.limit:
-            return False
-        if self._bytes < self.pace.limit or not self._parcels:
+            return None
+        if self.limit == 1:
+            return self._by_turns(fresh=fresh, backlog=backlog)
+        reserved = min(math.ceil(self._share * self.limit), self.limit - 1) if backlog else 0
+        if (
+            fresh
+            and self._in_lane[Lane.FRESH] < self.limit - reserved
+            and self._has_bytes(self._bytes[Lane.FRESH], of=1.0 - self._share if backlog else 1.0)
+        ):
+            return Lane.FRESH
+        most = max(reserved, self.limit - math.ceil(_KEPT_FOR_FRESH * self.limit))
+        if (
+            backlog
+            and self._in_lane[Lane.BACKLOG] < most
+            and self._has_bytes(self._bytes[Lane.BACKLOG], of=max(self._share, 1.0 - _KEPT_FOR_FRESH))
+        ):
+            return Lane.BACKLOG
+        return None
+
+    def _has_bytes(self, used: int, *, of: float) -> bool:
+        """Tell whether `used` bytes leave something of this part of the pace; a lane that is empty always has room."""
+        if used == 0 or used < of * self.pace.limit:
             return True
         self.pace.reached()
         return False
 
-    def next_lane(self, *, fresh: bool, backlog: bool) -> Lane | None:
-        """Return the lane that may send the next parcel; the arguments tell which of them have one."""
-        if not self.has_room or not (fresh or backlog):
+    def _by_turns(self, *, fresh: bool, backlog: bool) -> Lane | None:
+        if not (fresh or backlog):
             return None
-        if self.limit == 1:
-            return self._by_turns(fresh=fresh, backlog=backlog)
-        reserved = min(math.ceil(self._share * self.limit), self.limit - 1)
-        if fresh and self._in_lane[Lane.FRESH] < self.limit - (reserved if backlog else 0):
-            return Lane.FRESH
-        most = max(reserved, self.limit - math.ceil(_KEPT_FOR_FRESH * self.limit))
-        if backlog and self._in_lane[Lane.BACKLOG] < most:
-            return Lane.BACKLOG
-        return None
-
-    def _by_turns(self, *, fresh: bool, backlog: bool) -> Lane:
         if fresh and backlog:
             self._credit += self._share
             if self._credit < 1.0:
@@ -235,16 +257,16 @@ class Window:
 
     def free_packet_id(self, row: int, taken: Iterable[int] = ()) -> int:
         """Return the packet identifier of a parcel that begins with `row`: derived from it, and not in flight."""
-        wanted = 1 + (row - 1) % _PACKET_IDS
+        wanted = 1 + (row - 1) % len(PACKET_IDS)
         while wanted in self._parcels or wanted in taken:
-            wanted = 1 + wanted % _PACKET_IDS
+            wanted = 1 + wanted % len(PACKET_IDS)
         return wanted
 
     def add(self, parcel: Parcel, now: float) -> None:
         """Count a parcel that is being sent."""
         self._parcels[parcel.packet_id] = parcel
         self._in_lane[parcel.lane] += 1
-        self._bytes += parcel.size
+        self._bytes[parcel.lane] += parcel.size
         if self.pace.timed is None:
             self.pace.sent(parcel.packet_id, now)
 
@@ -252,17 +274,21 @@ class Window:
         """Return the parcel that the identifier belongs to; None if none does."""
         return self._parcels.get(packet_id)
 
+    def parcels(self) -> list[Parcel]:
+        """Return what is in flight, in the order in which it was sent."""
+        return list(self._parcels.values())
+
     def remove(self, packet_id: int) -> Parcel | None:
         """Return the parcel that the identifier belongs to and count it no more; None if none does."""
         parcel = self._parcels.pop(packet_id, None)
         if parcel is not None:
             self._in_lane[parcel.lane] -= 1
-            self._bytes -= parcel.size
+            self._bytes[parcel.lane] -= parcel.size
         return parcel
 
     def clear(self) -> list[Parcel]:
         """Empty the window and return its parcels in the order in which they were sent."""
-        parcels = list(self._parcels.values())
+        parcels = self.parcels()
         for parcel in parcels:
             self.remove(parcel.packet_id)
         self.pace = Pace()
@@ -292,10 +318,15 @@ class Queues:
         return self._of_priority[priority]
 
     def extend(self, records: Iterable[Record]) -> None:
-        """Take records in, in the order of their rows."""
+        """Take records in; those that were given back may be older than what is there, and go before it."""
         for record in records:
-            self._by_stream.setdefault(record.stream.name, deque()).append(record)
+            queue = self._by_stream.setdefault(record.stream.name, deque())
             self._of_priority[record.stream.priority] += 1
+            if queue and record.row < queue[-1].row:
+                place = bisect.bisect([one.row for one in queue], record.row)
+                queue.insert(place, record)
+            else:
+                queue.append(record)
 
     def next_stream(self) -> Stream:
         """Return the stream whose turn it is. There must be one."""

@@ -1,6 +1,7 @@
 """What a line on the local socket says (contract, section 8). Pure: bytes in, a request or an error out."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def parse(line: bytes) -> Put | Get:
     if not isinstance(said, dict):
         raise LineError("not a JSON object")
     ref = said.get("ref")
-    if not isinstance(ref, int | float | str | None):
+    if not isinstance(ref, int | float | str | None) or (isinstance(ref, float) and not math.isfinite(ref)):
         raise LineError("ref must be a number or a string")
     try:
         return _request(said, ref)

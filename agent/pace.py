@@ -2,15 +2,18 @@
 
 The window of packets cannot tell a thin link from a fat one: 256 KiB in flight are 20 ms on a LAN and 8 s on a cellular
 uplink of 256 kbit/s, where everything that comes later waits behind them, PINGREQ too. So bytes in flight follow the
-delay that they cause, as in the delay-based congestion controls of TCP (RFC 6817 names the idea).
+delay that they cause, as in the delay-based congestion control of RFC 6817: what an acknowledgement takes beyond the
+shortest that was seen on this connection is the time in queues.
 """
+
+import math
 
 _FIRST = 16 * 1024
 _LEAST = 4 * 1024
 _MOST = 256 * 1024
 _STEP = 1.25
 _WANTED_DELAY = 0.5
-"""Seconds that an acknowledgement may take; above it, less is sent."""
+"""Seconds that an acknowledgement may take beyond the shortest time that one took; above it, less is sent."""
 
 
 class Pace:
@@ -26,6 +29,7 @@ class Pace:
         self._sent_at = 0.0
         self._was_reached = False
         self._was_late = False
+        self._shortest = math.inf
 
     @property
     def timed(self) -> int | None:
@@ -43,7 +47,9 @@ class Pace:
 
     def answered(self, now: float) -> None:
         """Take the answer to the parcel that is timed."""
-        delay, self._timed = now - self._sent_at, None
+        took, self._timed = now - self._sent_at, None
+        self._shortest = min(self._shortest, took)
+        delay = took - self._shortest
         if delay > _WANTED_DELAY:
             self._was_late = True
             self.limit = max(_LEAST, int(self.limit * _WANTED_DELAY / delay))

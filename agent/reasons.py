@@ -67,6 +67,22 @@ _FOR_GOOD = frozenset(
     }
 )
 
+_BLAMES = frozenset(
+    {
+        0x81,  # 4.13: malformed packet
+        0x82,  # 4.13: protocol error
+        0x87,  # 3.14.2.1: not authorized, as brokers answer a PUBLISH that their rules deny
+        0x90,  # 3.14.2.1: topic name invalid
+        0x94,  # 3.14.2.1: topic alias invalid
+        0x95,  # 3.14.2.1: packet too large
+        0x99,  # 3.14.2.1: payload format invalid
+        0x9A,  # 3.14.2.1: retain not supported
+        0x9B,  # 3.14.2.1: QoS not supported
+    }
+)
+
+_OF_THE_CONTENT = frozenset({0x95, 0x99})
+
 _PARK = frozenset(
     {
         0x84,  # 3.2.2.2: unsupported protocol version
@@ -97,3 +113,13 @@ def verdict(code: int) -> Verdict:
 def needs_a_person(code: int) -> bool:
     """Tell whether a CONNACK's reason code (section 3.2.2.2) will not change by trying again soon."""
     return code in _PARK
+
+
+def blames_a_packet(code: int) -> bool:
+    """Tell whether a DISCONNECT's reason code (section 3.14.2.1) says that something this side sent is at fault."""
+    return code in _BLAMES
+
+
+def is_of_the_content(code: int) -> bool:
+    """Tell whether the payload is at fault, so that a part of it may be taken where the whole is not."""
+    return code in _OF_THE_CONTENT

@@ -9,6 +9,8 @@ from agent import __version__, clock, encode
 from agent.model import Message, Stream
 from agent.topics import Topics
 
+_FIRST_AFTER = 2.0
+
 
 class Counts(Protocol):
     """A stream's counts over the life of the outbox, in records."""
@@ -87,7 +89,8 @@ def figures(store: Store, link: Link) -> dict[str, object]:
 
 
 async def report(store: Store, link: Link, *, to: Topics, interval: float, publish: Callable[[Message], None]) -> None:
-    """Publish the figures every `interval` seconds while the link is up, for ever."""
+    """Publish the figures every `interval` seconds while the link is up, for ever; records have the first word."""
+    await asyncio.sleep(min(interval, _FIRST_AFTER))
     while True:
         publish(Message(topic=to.health, payload=encode.document(figures(store, link)), qos=0))
         await asyncio.sleep(interval)

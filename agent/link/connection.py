@@ -75,6 +75,8 @@ class Connection:
                     self._transition(State.STOPPED)
                     return
             except LinkDownError as exc:
+                if _is_cancelled():  # a TaskGroup raises its error in the place of a cancellation
+                    raise asyncio.CancelledError from exc
                 wait = self._wait(exc)
                 self._transition(State.BACKOFF, exc, wait)
             await asyncio.sleep(wait)
@@ -105,3 +107,8 @@ class Connection:
             self.since = now
         self.state = to
         self._tell(f"{to.value}: {self.cause}" if self.cause else f"{to.value}, connection {self.number}")
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,10 +1,13 @@
-"""TCP connections: name resolution, one address after another, and the options a link that roams needs."""
+"""TCP connections: every address of a name, and the options that a link needs which roams."""
 
 import asyncio
 import errno
 import socket
+from collections.abc import Sequence
+from contextlib import suppress
 
 from agent.errors import Cause, LinkDownError
+from agent.link.resolve import Address, resolve
 
 _CAUSES = {
     errno.ECONNREFUSED: Cause.REFUSED,
@@ -14,42 +17,88 @@ _CAUSES = {
     errno.ENETDOWN: Cause.NO_ROUTE,
     errno.ETIMEDOUT: Cause.CONNECT_TIMEOUT,
 }
+_HEAD_START = 0.25  # seconds, RFC 8305 section 5
 
 
 async def dial(host: str, port: int, *, timeout: float, dead_after: float) -> socket.socket:  # noqa: ASYNC109  of all steps
-    """Return a connected, non-blocking TCP socket within `timeout` seconds; each address of the name is tried.
+    """Return a connected, non-blocking TCP socket within `timeout` seconds, whichever address answers first.
 
     Unacknowledged data ends the connection after `dead_after` seconds (TCP_USER_TIMEOUT, tcp(7)), and small packets go
     out at once (TCP_NODELAY). Raises LinkDownError.
     """
-    loop = asyncio.get_running_loop()
     where = f"{host}:{port}"
     try:
         async with asyncio.timeout(timeout):
-            addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            failure: OSError | None = None
-            for family, kind, protocol, _, address in addresses:
-                try:
-                    return await _connect(family, kind, protocol, address, dead_after)
-                except OSError as exc:
-                    failure = exc
+            return await _first(await resolve(host, port), dead_after)
     except TimeoutError:
         raise LinkDownError(f"no connection to {where} within {timeout:g} s", cause=Cause.CONNECT_TIMEOUT) from None
     except (socket.gaierror, UnicodeError) as exc:
         raise LinkDownError(f"cannot resolve {host}: {exc}", cause=Cause.NAME_RESOLUTION) from exc
-    reason = failure.strerror if failure and failure.strerror else str(failure)
-    cause = _CAUSES.get(failure.errno or 0, Cause.LOST) if failure else Cause.NAME_RESOLUTION
-    raise LinkDownError(f"cannot connect to {where}: {reason}", cause=cause) from failure
+    except OSError as exc:
+        cause = _CAUSES.get(exc.errno or 0, Cause.LOST)
+        raise LinkDownError(f"cannot connect to {where}: {exc.strerror or exc}", cause=cause) from exc
 
 
-async def _connect(family: int, kind: int, protocol: int, address: object, dead_after: float) -> socket.socket:
-    sock = socket.socket(family, kind, protocol)
+async def _first(addresses: Sequence[Address], dead_after: float) -> socket.socket:
+    """Connect to all addresses, each with a head start before the next (RFC 8305), and return the first that is up.
+
+    Raises the OSError of the last one to fail if none is.
+    """
+    won: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
+    try:
+        async with asyncio.TaskGroup() as group:
+            before: asyncio.Task[OSError | None] | None = None
+            tries = []
+            for address in addresses:
+                before = group.create_task(_try(address, dead_after, won, before))
+                tries.append(before)
+            group.create_task(_cancel_once(won, tries))
+    except BaseException:
+        if won.done():
+            won.result().close()
+        raise
+    if won.done():
+        return won.result()
+    raise next(failure for task in reversed(tries) if (failure := task.result()) is not None)
+
+
+async def _try(
+    address: Address,
+    dead_after: float,
+    won: asyncio.Future[socket.socket],
+    before: asyncio.Task[OSError | None] | None,
+) -> OSError | None:
+    if before is not None:
+        await asyncio.wait([before], timeout=_HEAD_START)
+    try:
+        connected = await _connect(*address, dead_after)
+    except OSError as exc:
+        return exc
+    if won.done():
+        connected.close()
+    else:
+        won.set_result(connected)
+    return None
+
+
+async def _cancel_once(won: asyncio.Future[socket.socket], tries: Sequence[asyncio.Task[OSError | None]]) -> None:
+    """Cancel what is still being tried once one is up."""
+    waiting: set[asyncio.Future[object]] = {*tries}  # type: ignore[arg-type]
+    while waiting and not won.done():
+        _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in tries:
+        task.cancel()
+
+
+async def _connect(family: int, address: object, dead_after: float) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)  # noqa: FBT003  socket's own
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after * 1000))
         await asyncio.get_running_loop().sock_connect(sock, address)  # type: ignore[arg-type]
     except BaseException:
-        sock.close()
+        with suppress(OSError):
+            sock.close()
         raise
     return sock

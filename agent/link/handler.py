@@ -4,10 +4,13 @@ Each override is named in docs/decisions/0003, and a contract test holds gmqtt t
 """
 
 import asyncio
+import fcntl
 import itertools
 import logging
 import struct
+import termios
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from gmqtt.mqtt.connection import MQTTConnection
@@ -26,6 +29,7 @@ logging.getLogger("gmqtt").setLevel(logging.ERROR)  # it tells of each lost conn
 OWN_PACKET_IDS = range(60_001, 65_536)
 """Packet identifiers of what a session sends for itself; those below belong to the outbox's rows."""
 
+_MOST_INBOUND = 1_000
 _PUBACK = 0x40
 _PUBREC = 0x50
 _PUBCOMP = 0x70
@@ -87,7 +91,8 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         self.ended: asyncio.Future[LinkDownError] = loop.create_future()
         self.connack: asyncio.Future[Connack] = loop.create_future()
         self.inbound: asyncio.Queue[Inbound] = asyncio.Queue()
-        self.acknowledged: Callable[[int, int], None] = lambda _packet_id, _code: None
+        self.acknowledged: Callable[[int, int], bool] = lambda _packet_id, _code: False
+        self.completed: Callable[[int], bool] = lambda _packet_id: False
         self.received: Callable[[int, int], None] = lambda _packet_id, _code: None
         self.cleared: Callable[[], None] = lambda: None
         self.choked = False
@@ -97,7 +102,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         self.answered.set()
         self.pinged = False
         self.proven = False
-        self._waiting_since: float | None = None
+        self._progress_at = self.last_in
         self._own: dict[int, asyncio.Future[int]] = {}
         self._subacks: dict[int, asyncio.Future[tuple[int, ...]]] = {}
         self._transport: asyncio.Transport | None = None
@@ -135,23 +140,38 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
     def expect(self, packets: int, now: float) -> None:
         """Count packets that the server has to acknowledge."""
         if packets and not self.unanswered:
-            self._waiting_since = now
+            self._progress_at = now
             self.answered.clear()
         self.unanswered += packets
+
+    def progressed(self, now: float) -> None:
+        """Note an acknowledgement, or that data has left this machine and was received."""
+        self._progress_at = now
 
     def ping(self, now: float) -> None:
         """Send PINGREQ."""
         self.pinged = True
-        if self._waiting_since is None:
-            self._waiting_since = now
+        if not self.unanswered:
+            self._progress_at = now
         self._connection._send_ping_request()  # noqa: SLF001
 
     @property
     def waiting_since(self) -> float | None:
-        """Since when something is outstanding without anything having been received; None: nothing is outstanding."""
-        if not self.unanswered and not self.pinged:
-            return None
-        return max(self.last_in, self._waiting_since or self.last_in)
+        """Since when an answer is outstanding and none has come; None: none is outstanding.
+
+        PINGRESP does not stand for PUBACK: a server that answers only pings is as dead as a silent one.
+        """
+        return self._progress_at if self.unanswered or self.pinged else None
+
+    def unsent(self) -> int:
+        """Return how many bytes this machine holds that the server's has not received (TIOCOUTQ, tcp(7))."""
+        if self._transport is None or self.ended.done():
+            return 0
+        with suppress(OSError):
+            sock = self._transport.get_extra_info("socket")
+            queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+            return self._transport.get_write_buffer_size() + int(struct.unpack("i", queued)[0])
+        return 0
 
     def own_packet(self) -> tuple[int, asyncio.Future[int]]:
         """Return a packet identifier of the session's own, and the future of its reason code."""
@@ -179,8 +199,10 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         """Take one packet. What cannot be parsed ends the connection (MQTT 5 section 4.13)."""
         self.last_in = clock.monotonic()
         try:
-            if package.cmd in {_PUBACK, _PUBCOMP}:
+            if package.cmd == _PUBACK:
                 self._answered(package.data)
+            elif package.cmd == _PUBCOMP:
+                self._completed(package.data)
             elif package.cmd == _PUBREC:
                 self._half_answered(package.data)
             else:
@@ -191,20 +213,30 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
 
     def _answered(self, data: bytes) -> None:
         packet_id, reason_code = _acknowledgement(data)
-        self._count_answer()
         answer = self._own.pop(packet_id, None)
         if answer is None:
-            self.acknowledged(packet_id, reason_code)
-        elif not answer.done():
+            if self.acknowledged(packet_id, reason_code):
+                self._count_answer()
+            return
+        self._count_answer()
+        if not answer.done():
             answer.set_result(reason_code)
 
     def _half_answered(self, data: bytes) -> None:
         packet_id, reason_code = _acknowledgement(data)
         if reason_code >= reasons.GRANTED_BELOW:
+            self._answered(data)
+        else:
+            self.progressed(clock.monotonic())
+            self.received(packet_id, reason_code)
+
+    def _completed(self, data: bytes) -> None:
+        packet_id, _ = _acknowledgement(data)
+        if self.completed(packet_id):
             self._count_answer()
-        self.received(packet_id, reason_code)
 
     def _count_answer(self) -> None:
+        self.progressed(clock.monotonic())
         self.unanswered = max(0, self.unanswered - 1)
         if not self.unanswered:
             self.answered.set()
@@ -221,7 +253,11 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
     def _handle_disconnect_packet(self, _cmd: int, packet: bytes) -> None:
         if packet:
             self.down(
-                LinkDownError(f"the broker disconnected: {reasons.describe(packet[0])}", cause=Cause.DISCONNECTED)
+                LinkDownError(
+                    f"the broker disconnected: {reasons.describe(packet[0])}",
+                    cause=Cause.DISCONNECTED,
+                    reason_code=packet[0],
+                )
             )
         else:
             self.down(LinkDownError("the broker closed the connection", cause=Cause.CLOSED))
@@ -249,6 +285,13 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
     def _received(
         self, topic: str, payload: bytes, qos: int, properties: dict[str, Any], packet_id: int | None
     ) -> None:
+        if self.inbound.qsize() >= _MOST_INBOUND:
+            if packet_id is None:
+                log.warning("a message on %s is dropped: %d wait already", topic, _MOST_INBOUND)
+                return
+            # At QoS 1 the server must not send more than our Receive Maximum (MQTT 5 section 4.9).
+            self.down(LinkDownError("the broker sends faster than it was allowed to", cause=Cause.MALFORMED))
+            return
         self.inbound.put_nowait(
             Inbound(
                 topic=topic,

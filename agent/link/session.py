@@ -5,6 +5,7 @@ is not used. A session is used once, and ends once: `ended` then holds the reaso
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +24,8 @@ from agent.link.dial import dial
 from agent.link.handler import Handler, Protocol
 from agent.model import Inbound, Limits, Message
 
+log = logging.getLogger(__name__)
+
 _RECEIVE_MAXIMUM = 100
 _WRITE_BUFFER = 64 * 1024
 _CHECK_EVERY = 1.0
@@ -30,6 +33,8 @@ _PING_AFTER = 0.75  # of the keep alive, so that a late timer does not exceed it
 _NORMAL = 0x00
 _WITH_WILL = 0x04
 _NOT_FOUND = 0x92
+_UNSUPPORTED = 0x84
+_MAXIMUM_PACKET_SIZE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,21 +88,29 @@ class Session:
     def listen(
         self,
         *,
-        acknowledged: Callable[[int, int], None],
+        acknowledged: Callable[[int, int], bool],
         received: Callable[[int, int], None],
+        completed: Callable[[int], bool],
         cleared: Callable[[], None],
     ) -> None:
         """Name who is called with the packet identifier and reason code of each acknowledgement, and after a choke.
 
-        `acknowledged` gets PUBACK and PUBCOMP, `received` PUBREC.
+        `acknowledged` gets PUBACK, and PUBREC where it ends the exchange; `received` gets PUBREC where PUBREL is to
+        follow; `completed` gets PUBCOMP. Two of them tell whether the packet was in flight.
         """
         self._handler.acknowledged = acknowledged
         self._handler.received = received
+        self._handler.completed = completed
         self._handler.cleared = cleared
 
     def size(self, message: Message) -> int:
         """Return how many bytes the PUBLISH packet of this message has."""
         return packets.size(message)
+
+    def takes(self, message: Message) -> bool:
+        """Tell whether the server's Maximum Packet Size allows the message."""
+        most = self.limits.maximum_packet_size
+        return most is None or packets.size(message) <= most
 
     def send(self, parcels: Sequence[tuple[int, bool, Message]]) -> None:
         """Send messages, each with its packet identifier and DUP flag, in one write."""
@@ -134,6 +147,13 @@ class Session:
         """Whether one more packet stays within the server's Receive Maximum (MQTT 5 section 4.9)."""
         return self._handler.unanswered < self.limits.receive_maximum
 
+    def tell(self, message: Message) -> None:
+        """Send a message at QoS 0, if the server takes one of its size."""
+        if self.takes(message):
+            self.send([(0, False, message)])
+        else:
+            log.debug("%s is not published: it is larger than the broker takes", message.topic)
+
     async def publish(self, message: Message) -> int:
         """Publish at QoS 1, as far as the server allows, and return its reason code. Raises LinkDownError."""
         message = replace(
@@ -164,10 +184,15 @@ class Session:
     async def watch(self) -> NoReturn:
         """Keep the connection alive and raise LinkDownError when it has ended, or when it is dead.
 
-        Dead is a link on which something is outstanding and nothing has been received for `dead_after` seconds.
+        Dead is a link on which an answer is outstanding, and for `dead_after` seconds none has come and nothing that
+        was sent has been received by the other side.
         """
+        unsent = 0
         while not self.ended.done():
             now = clock.monotonic()
+            before, unsent = unsent, self._handler.unsent()
+            if unsent < before:
+                self._handler.progressed(now)
             if (since := self._handler.waiting_since) is not None and now - since >= self._dead_after:
                 raise LinkDownError(f"no answer for {now - since:.1f} s", cause=Cause.NO_PROGRESS)
             quiet = now - min(self._handler.last_in, self._last_out)
@@ -224,6 +249,7 @@ async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello) -> 
                 will_message=_will(hello),
                 session_expiry_interval=hello.session_expiry,
                 receive_maximum=_RECEIVE_MAXIMUM,
+                maximum_packet_size=_MAXIMUM_PACKET_SIZE,
             )
             session_present, code, properties = await handler.connack
     except TimeoutError:
@@ -231,6 +257,13 @@ async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello) -> 
             f"{hello.host}:{hello.port} accepted the connection, but sent no CONNACK for {hello.hello_timeout:g} s",
             cause=Cause.NO_CONNACK,
         ) from None
+    if 0 < code < reasons.GRANTED_BELOW:
+        # MQTT 3.1.1's CONNACK has such return codes; 1 is its "unacceptable protocol version".
+        raise ConnectRefusedError(
+            f"{hello.host}:{hello.port} refused the connection: CONNACK 0x{code:02X} is none of MQTT 5;"
+            " the broker may know MQTT 3.1.1 only",
+            reason_code=_UNSUPPORTED,
+        )
     if code >= reasons.GRANTED_BELOW:
         said = properties.get("reason_string", [""])[0]
         detail = f"{reasons.describe(code)} ({said})" if said else reasons.describe(code)

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,8 @@ from agent.errors import StorageError
 from agent.store.schema import APPLICATION_ID, MIGRATIONS
 
 _READER_CACHE_KIB = 512
+_ROWS_AT_A_TIME = 100
+_BUSY_TIMEOUT = 60.0  # seconds that another program may hold the file's lock, such as a person with sqlite3
 
 Row = tuple[int, int, int, int, int, int, bytes]
 """A row of the table `outbox`: row, stream, epoch, seq, ts, taken_ms, tail."""
@@ -63,7 +65,7 @@ class Database:
     async def open(cls, path: Path) -> AsyncIterator["Database"]:
         """Open the file, make it where there is none, and bring an older schema up to date."""
         with _told(f"cannot open {path}"):
-            async with aiosqlite.connect(path, isolation_level=None) as writer:
+            async with aiosqlite.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT) as writer:
                 await _prepare(writer, path)
                 async with aiosqlite.connect(path, isolation_level=None) as reader:
                     await reader.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
@@ -90,12 +92,25 @@ class Database:
         with _told(f"cannot read {self.path}"):
             return [counted(row) for row in await self._reader.execute_fetchall(COUNTS_QUERY)]
 
-    async def page(self, *, after: int, limit: int, streams: Collection[int] | None) -> Sequence[Row]:
-        """Return the next waiting rows after the row `after`, at most `limit`, in their order; None: of all streams."""
+    async def page(
+        self, *, after: int, streams: Collection[int] | None, most: int = 1_000, size: int = 512 * 1024
+    ) -> tuple[list[Row], bool]:
+        """Return the next waiting rows after the row `after`, in their order, and whether there are no more.
+
+        They are of these streams (None: of all), at most `most`, and no more once their tails have `size` bytes.
+        """
         query = _PAGE if streams is None else _PAGE_OF_SOME
-        values = {"after": after, "limit": limit, "streams": json.dumps(list(streams or ()))}
+        values = {"after": after, "limit": most, "streams": json.dumps(list(streams or ()))}
+        rows: list[Row] = []
         with _told(f"cannot read {self.path}"):
-            return list(await self._reader.execute_fetchall(query, values))  # type: ignore[arg-type]
+            async with self._reader.execute(query, values) as cursor:
+                while size > 0:
+                    step = list(await cursor.fetchmany(_ROWS_AT_A_TIME))
+                    rows += step  # type: ignore[arg-type]
+                    size -= sum(len(row[-1]) for row in step)
+                    if len(step) < _ROWS_AT_A_TIME:
+                        return rows, len(rows) < most
+        return rows, False
 
     async def write(self, changes: Changes) -> None:
         """Do all of the changes in one transaction; when this returns, they are on the disk."""

@@ -21,6 +21,7 @@ MOST_UNWRITTEN = 10_000
 """Records that memory alone may hold; at this many, or at this many bytes, they are written early."""
 MOST_UNWRITTEN_BYTES = 8 * 1024 * 1024
 _MOST_FRESH = 10_000
+_MOST_FRESH_BYTES = 8 * 1024 * 1024
 _MOST_SETTLED = 2_000
 _LONG_AGO = float("-inf")  # an earlier start's monotonic times say nothing to this one
 _DEFAULT = Stream(name="default")
@@ -80,7 +81,8 @@ class Outbox:
         self._waiters: dict[int, asyncio.Future[None]] = {}
         self._room = asyncio.Event()
         self._room.set()
-        self._freed: set[int] = set()
+        self._freed: set[int] | None = None
+        self._swept_at = _LONG_AGO
         self._dirty: dict[str, Channel] = {}
         self._waiting = sum(channel.counts.waiting for channel in self._channels)
         if not self._waiting:
@@ -190,6 +192,10 @@ class Outbox:
         """Return the monotonic time at which an incomplete batch goes as it is; None without any."""
         return self._fresh.ready_at()
 
+    def is_stale(self, record: Record, now: float) -> bool:
+        """Tell whether the record is too old to go as a fresh one."""
+        return not self._fresh.is_fresh(record, now)
+
     @property
     def unpaged(self) -> Collection[int]:
         """The priorities of which `page` may have something to bring."""
@@ -203,12 +209,16 @@ class Outbox:
         page = self._pages.next(but=but)
         if page is None:
             return []
-        self._freed.clear()
-        rows = await self._database.page(after=page.after, limit=page.limit, streams=page.streams)
-        self._pages.brought(page, last=rows[-1][0] if rows else None, is_full=len(rows) == page.limit)
+        self._freed = set()
+        try:
+            rows, is_end = await self._database.page(after=page.after, streams=page.streams)
+            freed = self._freed
+        finally:
+            self._freed = None
+        self._pages.brought(page, last=rows[-1][0] if rows else None, is_end=is_end)
         records = []
         for row, number, epoch, seq, ts, taken_ms, tail in rows:
-            if row in self._held or row in self._freed:
+            if row in self._held or row in freed:
                 continue
             self._held.add(row)
             taken = taken_ms / 1000 if epoch == self.epoch else _LONG_AGO
@@ -219,16 +229,22 @@ class Outbox:
     def settle(self, records: Iterable[Record]) -> None:
         """End records that the server has taken over."""
         for record in records:
-            channel = self._channels[record.stream.name]
+            name = record.stream.name
+            channel = self._channels[name]
             channel.counts.delivered += 1
-            if record.stream.delivery is Delivery.LIVE:
-                continue
+            self._dirty[name] = channel
             if not self._forget_unwritten(channel, record):
+                if record.row not in self._held:
+                    continue  # it was live
                 self._settled.append(record)
                 self._note_end()
             self._count_end()
             if waiter := self._waiters.pop(record.row, None):
                 waiter.set_result(None)
+
+    def drop(self, record: Record) -> None:
+        """End a `live` record that cannot be sent."""
+        self._channels[record.stream.name].dropped += 1
 
     def leave(self, records: Sequence[Record], now: float) -> None:
         """Give records back that could not be delivered: to the fresh lane if they still belong there, else later."""
@@ -254,20 +270,20 @@ class Outbox:
         if self._ended_since is not None:
             times.append(self._ended_since + self._interval)
         if (stale_at := self._fresh.stale_at()) is not None:
-            times.append(stale_at)
+            times.append(max(stale_at, self._swept_at + self._interval))
         return min(times, default=None)
 
     def plan(self, now: float, *, everything: bool = False) -> Commit:
         """Return what is due to be written; `everything`, because the agent stops. Follow it by `committed`."""
         commit = Commit()
-        self._overdue += self._fresh.take_stale(now, keep=_MOST_FRESH)
+        self._overdue += self._fresh.take_stale(now, keep=_MOST_FRESH, keep_bytes=_MOST_FRESH_BYTES)
+        self._swept_at = now
         self._tell_losses(now)
         due = list(self._synced.values())
-        horizon = float("inf") if everything or self._is_full() else now - self._interval
-        for record in self._stored.values():
-            if record.taken > horizon:
-                break
-            due.append(record)
+        oldest = next(iter(self._stored.values()), None)
+        # Once one has waited for its time, all go with it: the others would need a transaction each.
+        if oldest and (everything or self._is_full() or now - oldest.taken >= self._interval):
+            due += self._stored.values()
         for record in due:
             self._insert(commit, record)
         for record, code, reason in self._refused:
@@ -285,7 +301,8 @@ class Outbox:
         """Note that the transaction is on the disk."""
         self._writing = {}
         self._held.difference_update(commit.ended)
-        self._freed.update(commit.ended)
+        if self._freed is not None:
+            self._freed.update(commit.ended)
         for record in commit.written:
             if waiter := self._waiters.pop(record.row, None):
                 waiter.set_result(None)

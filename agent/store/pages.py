@@ -1,13 +1,10 @@
 """Which rows the disk alone owns have still to be brought: a cursor for each priority."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from agent.model import Record
-from agent.store.channels import Channel, Channels
-
-_PAGE_BYTES = 512 * 1024
-_LONGEST = 1_000
+from agent.store.channels import Channels
 
 
 @dataclass(slots=True)
@@ -20,11 +17,10 @@ class _Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What to read: the rows of these streams (None: of all) after the row `after`, at most `limit`."""
+    """What to read: the rows of these streams (None: of all) after the row `after`."""
 
     priority: int
     after: int
-    limit: int
     streams: Collection[int] | None
 
 
@@ -46,23 +42,18 @@ class Pages:
             return None
         cursor = self._cursors.setdefault(priority, _Cursor())
         cursor.moved_back = False
-        channels = [channel for channel in self._channels if channel.stream.priority == priority]
-        is_all = len(channels) == sum(1 for channel in self._channels if channel.waiting)
-        return Page(
-            priority=priority,
-            after=cursor.after,
-            limit=_length(channels),
-            streams=None if is_all else [channel.counts.id for channel in channels],
-        )
+        others = any(channel.waiting and channel.stream.priority != priority for channel in self._channels)
+        streams = [channel.counts.id for channel in self._channels if channel.stream.priority == priority]
+        return Page(priority=priority, after=cursor.after, streams=streams if others else None)
 
-    def brought(self, page: Page, *, last: int | None, is_full: bool) -> None:
-        """Note that a page was read up to the row `last`, None for nothing; unless it was `is_full`, it was the end."""
+    def brought(self, page: Page, *, last: int | None, is_end: bool) -> None:
+        """Note that a page was read up to the row `last`, None for nothing, and whether there was no more."""
         cursor = self._cursors[page.priority]
         if cursor.moved_back:
             return
         if last is not None:
             cursor.after = last
-        if not is_full:
+        if is_end:
             self.unfinished.discard(page.priority)
 
     def put_back(self, record: Record) -> None:
@@ -71,9 +62,3 @@ class Pages:
         cursor.after = min(cursor.after, record.row - 1)
         cursor.moved_back = True
         self.unfinished.add(record.stream.priority)
-
-
-def _length(channels: Iterable[Channel]) -> int:
-    waiting = sum(channel.counts.waiting for channel in channels)
-    size = sum(channel.counts.waiting_bytes for channel in channels)
-    return max(1, min(_LONGEST, _PAGE_BYTES * waiting // size if size else _LONGEST))

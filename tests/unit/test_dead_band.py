@@ -49,6 +49,11 @@ def test_nan_and_infinity_are_values_like_others() -> None:
     assert passed(band, *[{"t": value} for value in values]) == [0, 2, 3, 5]
 
 
+def test_an_integer_beyond_the_floats_is_compared_all_the_same() -> None:
+    band = DeadBand({"t": 1.0}, heartbeat=0)
+    assert passed(band, {"t": 10**400}, {"t": 10**400}, {"t": 10**400 + 1}, {"t": 5}, {"t": -(10**400)}) == [0, 2, 3, 4]
+
+
 def test_a_sample_passes_at_the_heartbeat_and_that_is_counted_from_the_last_that_passed() -> None:
     band = DeadBand({"t": 1.0}, heartbeat=3.0)
     values = (0.0, 0.0, 5.0, 5.0, 5.0, 5.0, 5.0)

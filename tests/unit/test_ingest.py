@@ -187,7 +187,8 @@ def test_a_path_that_is_too_long_for_a_socket_is_a_clear_error(tmp_path: Path) -
 def test_the_umask_is_what_it_was(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        ingest._listener(tmp_path / "s").close()
+        listener, _ = ingest._listener(tmp_path / "s")
+        listener.close()
         assert os.umask(0o022) == 0o022
     finally:
         os.umask(before)

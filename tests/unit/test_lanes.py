@@ -41,7 +41,7 @@ def test_a_record_that_grew_old_in_the_lane_is_not_sent_as_fresh() -> None:
     fresh.push(record(1, taken=0.0))
     fresh.push(record(2, taken=4.0))
     assert [one.row for one in fresh.take(6.0, ROOM)] == [2]
-    assert [one.row for one in fresh.take_stale(6.0, keep=100)] == [1]
+    assert [one.row for one in fresh.take_stale(6.0, keep=100, keep_bytes=10_000)] == [1]
     assert len(fresh) == 0
 
 
@@ -56,7 +56,7 @@ def test_beyond_what_it_may_keep_the_lane_gives_up_its_lowest_priority_first() -
     fresh = Fresh(5.0)
     for row in range(1, 7):
         fresh.push(record(row, priority=row % 2))
-    assert [one.row for one in fresh.take_stale(0.0, keep=4)] == [2, 4]
+    assert [one.row for one in fresh.take_stale(0.0, keep=4, keep_bytes=10_000)] == [2, 4]
     assert len(fresh) == 4
 
 
@@ -242,4 +242,53 @@ def test_a_batch_that_waits_holds_up_no_other_stream() -> None:
     assert [one.row for one in fresh.take(0.5, ROOM)] == [2]
     assert [one.row for one in fresh.take(0.5, ROOM)] == [3]
     assert fresh.take(0.5, ROOM) == []
-    assert [one.row for one in fresh.take_stale(9.0, keep=100)] == [1]
+    assert [one.row for one in fresh.take_stale(9.0, keep=100, keep_bytes=10_000)] == [1]
+
+
+def test_the_lane_is_bounded_in_bytes_too() -> None:
+    fresh = Fresh(5.0)
+    for row in range(1, 11):
+        fresh.push(record(row, size=100))
+    assert [one.row for one in fresh.take_stale(0.0, keep=100, keep_bytes=350)] == [1, 2, 3, 4, 5, 6, 7]
+    fresh.take(0.0, ROOM)
+    assert fresh.take_stale(0.0, keep=100, keep_bytes=200) == []
+
+
+def test_a_record_set_aside_as_too_old_is_due_at_once() -> None:
+    fresh = Fresh(5.0)
+    fresh.push(record(1, taken=0.0))
+    assert fresh.take(6.0, ROOM) == []
+    due = fresh.stale_at()
+    assert due is not None
+    assert due <= 6.0
+    assert [one.row for one in fresh.take_stale(6.0, keep=100, keep_bytes=10_000)] == [1]
+    assert fresh.stale_at() is None
+
+
+def test_records_given_back_to_the_backlog_go_before_the_newer_ones_that_are_there() -> None:
+    queues = Queues()
+    queues.extend([record(row) for row in (5, 6, 9)])
+    queues.extend([record(row) for row in (2, 7, 10)])
+    assert [one.row for one in queues.take(queues.next_stream(), ROOM)] == [2, 5, 6, 7, 9, 10]
+
+
+def test_a_fresh_record_finds_bytes_although_the_backlog_has_filled_its_part() -> None:
+    window = Window(limit=1000, backlog_share=0.2)
+    size = window.pace.limit // 10
+    number = 0
+    while window.next_lane(fresh=False, backlog=True):
+        number += 1
+        window.add(parcel(number, Lane.BACKLOG, size=size), 0.0)
+    assert number in {8, 9}
+    assert window.next_lane(fresh=True, backlog=True) is Lane.FRESH
+
+
+def test_the_backlog_finds_bytes_although_fresh_records_have_filled_theirs() -> None:
+    window = Window(limit=1000, backlog_share=0.2)
+    size = window.pace.limit // 100
+    number = 0
+    while window.next_lane(fresh=True, backlog=True) is Lane.FRESH:
+        number += 1
+        window.add(parcel(number, size=size), 0.0)
+    assert 79 <= number <= 82
+    assert window.next_lane(fresh=True, backlog=True) is Lane.BACKLOG

@@ -197,7 +197,7 @@ async def test_records_that_grew_old_in_memory_are_paged_from_the_disk(tmp_path:
         for _ in range(3):
             outbox.accept(sample(taken=long_ago))
         young = outbox.accept(sample())
-        assert await write(outbox) == 3
+        assert await write(outbox) == 4
         assert seqs(await pages(outbox)) == [1, 2, 3]
         assert fresh(outbox) == [young]
 

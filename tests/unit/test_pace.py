@@ -14,10 +14,10 @@ def drained(pace: Pace, *, bytes_per_second: float, rounds: int, base: float = 0
     return delays
 
 
-def test_over_a_thin_link_acknowledgements_soon_take_no_longer_than_about_half_a_second() -> None:
+def test_over_a_thin_link_acknowledgements_soon_take_no_longer_than_about_a_second() -> None:
     pace = Pace()
     delays = drained(pace, bytes_per_second=32_000, rounds=50)
-    assert max(delays[5:]) < 1.0
+    assert max(delays[5:]) < 1.5
     assert pace.limit >= 8_000
 
 
@@ -41,6 +41,12 @@ def test_a_link_that_becomes_fast_again_is_used_again() -> None:
     drained(pace, bytes_per_second=8_000, rounds=20)
     assert pace.limit < 16_000
     drained(pace, bytes_per_second=100e6, rounds=20)
+    assert pace.limit == 256 * 1024
+
+
+def test_a_long_way_is_no_queue() -> None:
+    pace = Pace()
+    drained(pace, bytes_per_second=100e6, rounds=20, base=0.7)
     assert pace.limit == 256 * 1024
 
 

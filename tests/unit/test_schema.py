@@ -34,7 +34,7 @@ async def test_an_older_file_is_brought_up_to_date_and_keeps_its_records(
     await made(path)
     monkeypatch.setattr(database, "MIGRATIONS", (*MIGRATIONS, LATER))
     async with Database.open(path) as opened:
-        assert await opened.page(after=0, limit=10, streams=None) == [(1, 1, 1, 1, 5, 5, b"}")]
+        assert await opened.page(after=0, streams=None) == ([(1, 1, 1, 1, 5, 5, b"}")], True)
     assert version(path) == len(MIGRATIONS) + 1
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT colour FROM outbox").fetchall() == [("grey",)]
@@ -50,7 +50,7 @@ async def test_a_step_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monke
     assert version(path) == len(MIGRATIONS)
     monkeypatch.undo()
     async with Database.open(path) as opened:
-        assert len(await opened.page(after=0, limit=10, streams=None)) == 1
+        assert (await opened.page(after=0, streams=None))[1]
     with closing(sqlite3.connect(path)) as file:
         assert "colour" not in [row[1] for row in file.execute("PRAGMA table_info(outbox)")]
 
@@ -67,10 +67,25 @@ async def test_a_file_of_a_newer_roamd_is_refused_and_left_alone(tmp_path: Path)
     assert path.read_bytes() == before
 
 
+async def filled(opened: Database, *sizes: int) -> None:
+    """Write rows of these sizes, of three streams in turn."""
+    rows = [(row, row % 3 + 1, 1, row, 5, 5, b"x" * size) for row, size in enumerate(sizes, start=1)]
+    await opened.write(Changes(insert=rows, counts=[Counts(id=number, name=f"s{number}") for number in (1, 2, 3)]))
+
+
 async def test_a_page_of_some_streams_has_only_theirs(tmp_path: Path) -> None:
     async with Database.open(tmp_path / "outbox.db") as opened:
-        rows = [(row, row % 3 + 1, 1, row, 5, 5, b"}") for row in range(1, 13)]
-        counts = [Counts(id=number, name=f"s{number}") for number in (1, 2, 3)]
-        await opened.write(Changes(insert=rows, counts=counts))
-        page = await opened.page(after=3, limit=3, streams=[1, 3])
-        assert [row[0] for row in page] == [5, 6, 8]
+        await filled(opened, *[1] * 12)
+        page, is_end = await opened.page(after=3, streams=[1, 3], most=3)
+        assert ([row[0] for row in page], is_end) == ([5, 6, 8], False)
+        page, is_end = await opened.page(after=8, streams=[1, 3], most=30)
+        assert ([row[0] for row in page], is_end) == ([9, 11, 12], True)
+
+
+async def test_a_page_is_bounded_in_bytes_whatever_the_other_rows_are_like(tmp_path: Path) -> None:
+    async with Database.open(tmp_path / "outbox.db") as opened:
+        await filled(opened, *[1] * 900, *[5_000] * 900)
+        page, is_end = await opened.page(after=0, streams=None, size=10_000)
+        assert (len(page), is_end) == (1000, False)
+        page, is_end = await opened.page(after=1000, streams=None, size=10_000)
+        assert (len(page), is_end) == (100, False)
