@@ -134,6 +134,8 @@ class Delivery:
         for parcel in unanswered:
             if link.limits.session_present and (parcel.is_released or link.takes(parcel.message)):
                 self._again.unanswered.append(parcel)
+            elif parcel.lane is Lane.BACKLOG:
+                self._queues.extend(parcel.records)
             else:
                 free += parcel.records
         self._backlog.leave(free, clock.monotonic())

@@ -1,6 +1,5 @@
 """Which record goes next: the fresh lane, and the shares of the window. Pure: no I/O, no clock, no asyncio."""
 
-import bisect
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -319,14 +318,16 @@ class Queues:
 
     def extend(self, records: Iterable[Record]) -> None:
         """Take records in; those that were given back may be older than what is there, and go before it."""
+        disordered = set()
         for record in records:
-            queue = self._by_stream.setdefault(record.stream.name, deque())
+            name = record.stream.name
+            queue = self._by_stream.setdefault(name, deque())
             self._of_priority[record.stream.priority] += 1
             if queue and record.row < queue[-1].row:
-                place = bisect.bisect([one.row for one in queue], record.row)
-                queue.insert(place, record)
-            else:
-                queue.append(record)
+                disordered.add(name)
+            queue.append(record)
+        for name in disordered:
+            self._by_stream[name] = deque(sorted(self._by_stream[name], key=lambda record: record.row))
 
     def next_stream(self) -> Stream:
         """Return the stream whose turn it is. There must be one."""
