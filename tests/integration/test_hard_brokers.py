@@ -14,10 +14,10 @@ from tests.support.agent_process import AgentProcess, Setting
 from tests.support.agent_socket import AgentSocket
 from tests.support.connection import Connection
 from tests.support.packets import Packet, Publish, Pubrec
+from tests.support.robot_net import robot_net
 from tests.support.script import Received
 from tests.support.scripted import Hello, Script, ScriptedBroker
 from tests.support.subscriber import records
-from tests.support.thin_link import ThinLink
 
 QUICK: dict[str, Setting] = {
     "device_id": "rover",
@@ -96,14 +96,16 @@ async def test_a_broker_that_answers_pings_but_acknowledges_nothing_is_given_up(
         await scripted.wait_for(lambda: set(numbers(scripted.accepted)) == set(range(5)))
 
 
-async def test_a_record_that_takes_longer_than_dead_after_to_send_arrives_all_the_same(
-    scripted: ScriptedBroker, state_dir: Path
-) -> None:
-    async with ThinLink(scripted.port, bytes_per_second=8_000) as link:
-        async with agent(state_dir, link.url, broker__dead_after=2) as robot:
-            await feed(robot, range(1), filling="x" * 50_000)
-            await scripted.wait_for(lambda: numbers(scripted.accepted) == [0])
-        assert link.connections == 1
+@pytest.mark.root(reason="it makes a network namespace")
+async def test_a_record_that_takes_longer_than_dead_after_to_send_arrives_all_the_same(state_dir: Path) -> None:
+    settings: dict[str, Setting] = {**QUICK, "broker.dead_after": 2, "ingest.max_line": "512KiB"}
+    with robot_net(kbit_per_second=256) as net:
+        async with ScriptedBroker(host=net.broker) as broker:
+            settings["broker.urls"] = [broker.url]
+            async with AgentProcess(state_dir, settings, command=net.command) as robot:
+                await feed(robot, range(1), filling="x" * 200_000)
+                await broker.wait_for(lambda: numbers(broker.accepted) == [0])
+            assert len(broker.connections) == 1
 
 
 async def test_after_a_lost_session_fresh_records_go_out_in_their_order(

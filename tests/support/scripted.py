@@ -43,8 +43,10 @@ class ScriptedBroker:
         *,
         default: Script | None = None,
         receive_buffer: int | None = None,
+        host: str = "127.0.0.1",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.host = host
         self.default = default or Script()
         self.scripts: deque[Script] = deque()
         self.clock = clock
@@ -79,7 +81,7 @@ class ScriptedBroker:
 
     @property
     def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}"
+        return f"mqtt://{self.host}:{self.port}"
 
     @property
     def connection(self) -> Connection:
@@ -122,7 +124,7 @@ class ScriptedBroker:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self._receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
-        sock.bind(("127.0.0.1", self.port))
+        sock.bind((self.host, self.port))
         self._server = await asyncio.get_running_loop().create_server(self._connection, sock=sock)
 
     async def stop(self) -> None:
