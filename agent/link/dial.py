@@ -70,6 +70,8 @@ async def _try(
 ) -> OSError | None:
     if before is not None:
         await asyncio.wait([before], timeout=_HEAD_START)
+    if won.done():
+        return None
     try:
         connected = await _connect(*address, dead_after)
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""A network of the robot's own: a namespace with one cable to this machine (ip-netns(8)), as thin as told (tc-tbf(8))."""
+"""A network of the robot's own: a namespace with one cable to this machine, as thin as told (ip-netns(8), tc(8))."""
 
 import os
 import subprocess
