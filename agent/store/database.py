@@ -11,6 +11,7 @@ from typing import Any
 import aiosqlite
 
 from agent.errors import StorageError
+from agent.model import Record
 from agent.store.schema import APPLICATION_ID, MIGRATIONS
 
 _READER_CACHE_KIB = 512
@@ -46,6 +47,16 @@ class Changes:
 
     def __bool__(self) -> bool:
         return bool(self.insert or self.delete or self.quarantine or self.counts)
+
+
+@dataclass(slots=True, kw_only=True)
+class Commit:
+    """One transaction: what it writes, and what is true once it is on the disk."""
+
+    changes: Changes = field(default_factory=Changes)
+    written: list[Record] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+    told: list[Record] = field(default_factory=list)
 
 
 class Database:

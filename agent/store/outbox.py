@@ -8,14 +8,15 @@ or `page` ends it in one of three ways: `settle`, `leave` or `quarantine`.
 
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 
 from agent import clock, encode, topics
 from agent.lanes import Fresh, Room
 from agent.model import Delivery, Record, Sample, Stream
+from agent.store import losses
 from agent.store.channels import Channel, Channels
-from agent.store.database import Changes, Counts, Database
+from agent.store.database import Commit, Counts, Database
 from agent.store.pages import Pages
+from agent.store.promises import Promises
 
 MOST_UNWRITTEN = 10_000
 """Records that memory alone may hold; at this many, or at this many bytes, they are written early."""
@@ -23,18 +24,10 @@ MOST_UNWRITTEN_BYTES = 8 * 1024 * 1024
 _MOST_FRESH = 10_000
 _MOST_FRESH_BYTES = 8 * 1024 * 1024
 _MOST_SETTLED = 2_000
+_FULL_FOR = 0.05
+"""Seconds for which memory may be full before it is written early: acknowledgements may be about to empty it."""
 _LONG_AGO = float("-inf")  # an earlier start's monotonic times say nothing to this one
 _DEFAULT = Stream(name="default")
-
-
-@dataclass(slots=True, kw_only=True)
-class Commit:
-    """One transaction: what it writes, and what is true once it is on the disk."""
-
-    changes: Changes = field(default_factory=Changes)
-    written: list[Record] = field(default_factory=list)
-    ended: list[int] = field(default_factory=list)
-    told: list[Record] = field(default_factory=list)
 
 
 class Outbox:
@@ -78,7 +71,8 @@ class Outbox:
         self._settled: list[Record] = []
         self._refused: list[tuple[Record, int, str]] = []
         self._ended_since: float | None = None
-        self._waiters: dict[int, asyncio.Future[None]] = {}
+        self._promises = Promises()
+        self._full_since: float | None = None
         self._room = asyncio.Event()
         self._room.set()
         self._freed: set[int] | None = None
@@ -147,7 +141,8 @@ class Outbox:
             self._stored[record.row] = record
             self._fresh.push(record)
             self.news.set()
-        if self._is_full():
+        if self._is_full() and self._full_since is None:
+            self._full_since = clock.monotonic()
             self._room.clear()
             self.stir.set()
 
@@ -159,10 +154,7 @@ class Outbox:
         row = record.row
         if row not in self._stored and row not in self._synced and row not in self._writing:
             return None
-        waiter = self._waiters.get(row)
-        if waiter is None:
-            waiter = self._waiters[row] = asyncio.get_running_loop().create_future()
-        return waiter
+        return self._promises.of(row)
 
     async def kept(self, record: Record) -> None:
         """Wait until the promise of the record's stream holds."""
@@ -239,8 +231,7 @@ class Outbox:
                 self._settled.append(record)
                 self._note_end()
             self._count_end()
-            if waiter := self._waiters.pop(record.row, None):
-                waiter.set_result(None)
+            self._promises.hold(record.row)
 
     def drop(self, record: Record) -> None:
         """End a `live` record that cannot be sent."""
@@ -262,9 +253,9 @@ class Outbox:
 
     def next_commit(self, now: float) -> float | None:
         """Return the monotonic time at which `plan` has something to do; None: not before `stir` is set."""
-        if self._synced or self._is_full() or len(self._settled) >= _MOST_SETTLED:
+        if self._synced or len(self._settled) >= _MOST_SETTLED:
             return now
-        times = []
+        times = [] if self._full_since is None else [self._full_since + _FULL_FOR]
         if self._stored:
             times.append(next(iter(self._stored.values())).taken + self._interval)
         if self._ended_since is not None:
@@ -281,8 +272,9 @@ class Outbox:
         self._tell_losses(now)
         due = list(self._synced.values())
         oldest = next(iter(self._stored.values()), None)
+        is_stuck = self._full_since is not None and now - self._full_since >= _FULL_FOR
         # Once one has waited for its time, all go with it: the others would need a transaction each.
-        if oldest and (everything or self._is_full() or now - oldest.taken >= self._interval):
+        if oldest and (everything or is_stuck or now - oldest.taken >= self._interval):
             due += self._stored.values()
         for record in due:
             self._insert(commit, record)
@@ -304,15 +296,12 @@ class Outbox:
         if self._freed is not None:
             self._freed.update(commit.ended)
         for record in commit.written:
-            if waiter := self._waiters.pop(record.row, None):
-                waiter.set_result(None)
+            self._promises.hold(record.row)
             if record.stream.delivery is Delivery.SYNCED:
                 self._fresh.push(record)
                 self.news.set()
         overdue, self._overdue = self._overdue, []
         self._let_go(overdue)
-        if not self._is_full():
-            self._room.set()
 
     def _insert(self, commit: Commit, record: Record) -> None:
         channel = self._channels[record.stream.name]
@@ -346,22 +335,8 @@ class Outbox:
         commit.ended.append(record.row)
 
     def _tell_losses(self, now: float) -> None:
-        ranges: dict[tuple[str, int], list[int]] = {}
-        for record, *_ in self._refused:
-            if record.seq > 0:
-                ranges.setdefault((record.stream.name, record.epoch), []).append(record.seq)
-        for (stream, epoch), numbers in ranges.items():
-            ts = clock.unix_ms()
-            told = {
-                "ts": ts,
-                "stream": stream,
-                "epoch": epoch,
-                "first_seq": min(numbers),
-                "last_seq": max(numbers),
-                "count": len(numbers),
-                "reason": "rejected",
-            }
-            tail = encode.document(told)
+        ts = clock.unix_ms()
+        for tail in losses.reports((record for record, *_ in self._refused), reason="rejected", ts=ts):
             channel = self._channels[topics.LOSS]
             row = self._next_row()
             document = Record(row=row, stream=channel.stream, epoch=self.epoch, seq=0, ts=ts, taken=now, tail=tail)
@@ -391,7 +366,8 @@ class Outbox:
             return False
         channel.unwritten -= 1
         self._unwritten_bytes -= len(record.tail)
-        if not self._room.is_set() and not self._is_full():
+        if self._full_since is not None and not self._is_full():
+            self._full_since = None
             self._room.set()
         return True
 

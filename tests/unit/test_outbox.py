@@ -12,7 +12,7 @@ from agent.errors import StorageError
 from agent.lanes import Room
 from agent.model import Delivery, Record, Sample, Stream
 from agent.store.committer import commit
-from agent.store.database import Database
+from agent.store.database import Changes, Database
 from agent.store.inspect import read_counts
 from agent.store.outbox import MOST_UNWRITTEN, Outbox
 
@@ -303,3 +303,107 @@ async def test_rows_keep_their_numbers_to_themselves_after_the_table_was_empty(t
         await write(outbox, everything=True)
     async with opened(path) as outbox:
         assert outbox.accept(sample()).row > first.row
+
+
+async def test_memory_that_is_full_for_a_moment_only_is_not_written(tmp_path: Path) -> None:
+    async with opened(tmp_path / "outbox.db") as outbox:
+        records = [outbox.accept(sample()) for _ in range(MOST_UNWRITTEN)]
+        now = clock.monotonic()
+        due = outbox.next_commit(now)
+        assert due is not None
+        assert due > now
+        outbox.settle(records[:10])
+        await outbox.room()
+        due = outbox.next_commit(clock.monotonic())
+        assert due is None or due > clock.monotonic() + 60
+        assert await write(outbox) == 0
+
+
+async def test_records_of_a_dead_link_are_written_together_not_one_by_one(tmp_path: Path) -> None:
+    until = asyncio.Event()
+    async with opened(tmp_path / "outbox.db", commit_interval=0.05) as outbox:
+        database = outbox._database
+        inserted = []
+        original = database.write
+
+        async def counting(changes: Changes) -> None:
+            inserted.append(len(changes.insert))
+            await original(changes)
+
+        database.write = counting  # type: ignore[method-assign]
+        began = clock.monotonic()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(commit(outbox, database, until=until))
+            for _ in range(200):
+                last = outbox.accept(sample())
+                await asyncio.sleep(0.001)
+            await outbox.kept(last)
+            until.set()
+            outbox.stir.set()
+        assert sum(inserted) == 200
+        assert len(inserted) <= (clock.monotonic() - began) / 0.05 + 2
+
+
+async def test_rows_that_were_deleted_leave_nothing_in_memory(tmp_path: Path) -> None:
+    async with opened(tmp_path / "outbox.db") as outbox:
+        for _ in range(50):
+            outbox.accept(sample("log"))
+            await write(outbox)
+            outbox.settle(fresh(outbox))
+            await write(outbox)
+        assert outbox.waiting == 0
+        sets = [value for value in vars(outbox).values() if isinstance(value, set | dict | list)]
+        assert [len(value) for value in sets if len(value) > 5] == []
+
+
+async def test_counts_are_true_after_a_stop_also_of_what_was_never_written(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    async with opened(path) as outbox:
+        for stream in ("imu", "log", "view"):
+            outbox.accept(sample(stream))
+        await write(outbox)
+        outbox.settle(fresh(outbox))
+        live = outbox.next_live(clock.monotonic())
+        assert live is not None
+        outbox.settle([live])
+        await write(outbox, everything=True)
+    counts = {one.name: (one.accepted, one.delivered, one.waiting) for one in await read_counts(path)}
+    assert counts == {"imu": (1, 1, 0), "log": (1, 1, 0), "view": (1, 1, 0)}
+
+
+async def test_rows_of_a_stream_that_became_live_are_deleted_once_delivered(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    async with opened(path) as outbox:
+        for _ in range(5):
+            outbox.accept(sample("imu"))
+        await write(outbox, everything=True)
+    async with Database.open(path) as database:
+        outbox = Outbox(
+            database,
+            device_id="rover",
+            epoch=await database.begin_epoch(boot_id="boot", started_ts=1),
+            last_row=await database.last_row(),
+            counts=await database.counts(),
+            streams=[Stream(name="imu", delivery=Delivery.LIVE, qos=0)],
+            commit_interval=1.0,
+            fresh_for=5.0,
+        )
+        outbox.settle(await pages(outbox))
+        await write(outbox, everything=True)
+        assert outbox.waiting == 0
+        assert outbox.empty.is_set()
+        assert (await database.page(after=0, streams=None)) == ([], True)
+
+
+async def test_a_page_of_a_priority_has_no_rows_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    async with opened(path) as outbox:
+        for _ in range(1500):
+            outbox.accept(sample("imu"))
+        outbox.accept(sample("slow"))
+        await write(outbox, everything=True)
+    async with opened(path) as outbox:
+        assert {record.stream.name for record in await outbox.page()} == {"imu"}
+        assert [record.stream.name for record in await outbox.page(but={5})] == ["slow"]
+        rest = await pages(outbox)
+        assert [record.seq for record in rest] == list(range(1001, 1501))
