@@ -334,3 +334,5 @@ class Protocol(MQTTProtocol):  # type: ignore[misc] # gmqtt has no types
         if exc is not None:
             self._mqtt_handler.down(LinkDownError(f"the connection was lost: {exc}", cause=Cause.LOST))
         super().connection_lost(exc)
+        if self.closed.done():
+            self.closed.exception()  # nobody else asks, and asyncio would tell of it when the process ends
