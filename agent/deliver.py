@@ -205,7 +205,11 @@ class Delivery:
             self._alarm.cancel()
             self._alarm = None
         if due is not None:
-            self._alarm = asyncio.get_running_loop().call_at(due, self._backlog.news.set)
+            self._alarm = asyncio.get_running_loop().call_at(due, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._backlog.news.set()
 
     def _next(self, link: Link, now: float) -> Parcel | None:
         """Return the parcel to send next, or None: the window is full or there is nothing."""
@@ -216,7 +220,7 @@ class Delivery:
             again.dup = True
             return again
         while self._window.has_room and (refused := self._again.next_due(now)) is not None:
-            if (parcel := self._repacked(refused, now)) is not None:
+            if (parcel := self._repacked(refused, link, now)) is not None:
                 return parcel
         return None if self._again.is_full else self._next_of_the_lanes(link, now)
 
@@ -263,10 +267,13 @@ class Delivery:
         else:
             self._queues.put_back(records)
 
-    def _repacked(self, parcel: Parcel, now: float) -> Parcel | None:
-        """Return a parcel that was refused as a new one; None if its records are too old to go as fresh by now."""
+    def _repacked(self, parcel: Parcel, link: Link, now: float) -> Parcel | None:
+        """Return a parcel that was refused as a new one; None if its records have to go another way by now."""
         if parcel.lane is Lane.FRESH and self._backlog.is_stale(parcel.records[0], now):
             self._backlog.leave(parcel.records, now)
+            return None
+        if not link.takes(parcel.message):  # it was packed for another connection
+            self._put_back(parcel.records, parcel.lane)
             return None
         # Newer records may have been retained meanwhile. Another identifier, in case that it was the reason.
         parcel.message = replace(parcel.message, retain=False)
