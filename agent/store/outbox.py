@@ -240,7 +240,11 @@ class Outbox:
     def leave(self, records: Sequence[Record], now: float) -> None:
         """Give records back that could not be delivered: to the fresh lane if they still belong there, else later."""
         self._fresh.put_back([record for record in records if self._fresh.is_fresh(record, now)])
-        self._let_go([record for record in records if not self._fresh.is_fresh(record, now)])
+        if stale := [record for record in records if not self._fresh.is_fresh(record, now)]:
+            # Older ones that grew old in the lane must not come after these.
+            overdue = [*self._overdue, *self._sweep(now), *stale]
+            self._overdue = []
+            self._let_go(sorted(overdue, key=lambda record: record.row))
         self.news.set()
 
     def quarantine(self, record: Record, *, reason_code: int, reason: str) -> None:
@@ -267,8 +271,7 @@ class Outbox:
     def plan(self, now: float, *, everything: bool = False) -> Commit:
         """Return what is due to be written; `everything`, because the agent stops. Follow it by `committed`."""
         commit = Commit()
-        self._overdue += self._fresh.take_stale(now, keep=_MOST_FRESH, keep_bytes=_MOST_FRESH_BYTES)
-        self._swept_at = now
+        self._overdue += self._sweep(now)
         self._tell_losses(now)
         due = list(self._synced.values())
         oldest = next(iter(self._stored.values()), None)
@@ -301,7 +304,11 @@ class Outbox:
                 self._fresh.push(record)
                 self.news.set()
         overdue, self._overdue = self._overdue, []
-        self._let_go(overdue)
+        self._let_go(sorted(overdue, key=lambda record: record.row))
+
+    def _sweep(self, now: float) -> list[Record]:
+        self._swept_at = now
+        return self._fresh.take_stale(now, keep=_MOST_FRESH, keep_bytes=_MOST_FRESH_BYTES)
 
     def _insert(self, commit: Commit, record: Record) -> None:
         channel = self._channels[record.stream.name]
