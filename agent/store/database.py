@@ -1,5 +1,6 @@
 """The outbox's file: schema, transactions, pages. The only door to aiosqlite."""
 
+import itertools
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
@@ -15,7 +16,6 @@ from agent.model import Record
 from agent.store.schema import APPLICATION_ID, MIGRATIONS
 
 _READER_CACHE_KIB = 512
-_ROWS_AT_A_TIME = 100
 _BUSY_TIMEOUT = 60.0  # seconds that another program may hold the file's lock, such as a person with sqlite3
 
 Row = tuple[int, int, int, int, int, int, bytes]
@@ -110,18 +110,17 @@ class Database:
 
         They are of these streams (None: of all), at most `most`, and no more once their tails have `size` bytes.
         """
-        query = _PAGE if streams is None else _PAGE_OF_SOME
+        lengths, query = (_LENGTHS, _PAGE) if streams is None else (_LENGTHS_OF_SOME, _PAGE_OF_SOME)
         values = {"after": after, "limit": most, "streams": json.dumps(list(streams or ()))}
-        rows: list[Row] = []
         with _told(f"cannot read {self.path}"):
-            async with self._reader.execute(query, values) as cursor:
-                while size > 0:
-                    step = list(await cursor.fetchmany(_ROWS_AT_A_TIME))
-                    rows += step  # type: ignore[arg-type]
-                    size -= sum(len(row[-1]) for row in step)
-                    if len(step) < _ROWS_AT_A_TIME:
-                        return rows, len(rows) < most
-        return rows, False
+            # Both at one go each: a cursor that a cancelled task left open would hold its snapshot for all that follow.
+            found = list(await self._reader.execute_fetchall(lengths, values))
+            if not found:
+                return [], True
+            reached = itertools.accumulate(length for _, length in found)
+            last = next((n for n, total in enumerate(reached) if total >= size), len(found) - 1)
+            rows = await self._reader.execute_fetchall(query, {**values, "last": found[last][0]})
+        return list(rows), last + 1 == len(found) < most  # type: ignore[arg-type]
 
     async def write(self, changes: Changes) -> None:
         """Do all of the changes in one transaction; when this returns, they are on the disk."""
@@ -172,14 +171,20 @@ def counted(row: Iterable[Any]) -> Counts:
 _FORGET_EPOCHS = (  # those of which no record waits
     "DELETE FROM epoch WHERE epoch < coalesce((SELECT epoch FROM outbox ORDER BY row LIMIT 1), 9223372036854775807)"
 )
+_LENGTHS = "SELECT row, length(tail) FROM outbox WHERE row > :after AND state = 0 ORDER BY row LIMIT :limit"
+_LENGTHS_OF_SOME = (
+    "SELECT row, length(tail) FROM outbox"
+    " WHERE row > :after AND state = 0 AND stream IN (SELECT value FROM json_each(:streams))"
+    " ORDER BY row LIMIT :limit"
+)
 _PAGE = (
     "SELECT row, stream, epoch, seq, ts, taken_ms, tail FROM outbox"
-    " WHERE row > :after AND state = 0 ORDER BY row LIMIT :limit"
+    " WHERE row > :after AND row <= :last AND state = 0 ORDER BY row"
 )
 _PAGE_OF_SOME = (
     "SELECT row, stream, epoch, seq, ts, taken_ms, tail FROM outbox"
-    " WHERE row > :after AND state = 0 AND stream IN (SELECT value FROM json_each(:streams))"
-    " ORDER BY row LIMIT :limit"
+    " WHERE row > :after AND row <= :last AND state = 0 AND stream IN (SELECT value FROM json_each(:streams))"
+    " ORDER BY row"
 )
 _INSERT = "INSERT INTO outbox (row, stream, epoch, seq, ts, taken_ms, tail) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM outbox WHERE row = ?"
