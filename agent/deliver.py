@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _LOW_WATER = 200
 _MOST_REFUSALS = 20
 _EXACTLY_ONCE = 2
+_HEADERS = 64  # bytes of a PUBLISH beside its payload, about
 
 
 class Backlog(Protocol):
@@ -92,6 +93,8 @@ class Delivery:
         self._queues = Queues()
         self._again = Again()
         self._suspicion = Suspicion()
+        self._given_up: set[int] = set()
+        """Identifiers of packets that could not be sent again in their session, where they are still in use."""
         self._is_inherited: bool | None = None
         self._checked: set[int] = set()
         self._paging = asyncio.Event()
@@ -130,11 +133,16 @@ class Delivery:
         """
         unanswered = [*self._window.clear(), *self._again.unanswered]
         self._again.unanswered.clear()
+        if not link.limits.session_present:
+            self._given_up.clear()
         free: list[Record] = []
         for parcel in unanswered:
             if link.limits.session_present and (parcel.is_released or link.takes(parcel.message)):
                 self._again.unanswered.append(parcel)
-            elif parcel.lane is Lane.BACKLOG:
+                continue
+            if link.limits.session_present:
+                self._given_up.add(parcel.packet_id)
+            if parcel.lane is Lane.BACKLOG:
                 self._queues.extend(parcel.records)
             else:
                 free += parcel.records
@@ -246,20 +254,19 @@ class Delivery:
     def _packed(self, records: list[Record], lane: Lane, link: Link) -> Parcel | None:
         """Return the records as one parcel; None where the server would not take a packet of this size."""
         message = self._packing.message(records, lane)
-        size = link.size(message)
         if not link.takes(message):
             if len(records) > 1:
                 half = len(records) // 2
                 self._put_back(records[half:], lane)
                 return self._packed(records[:half], lane, link)
             most = self._packing.limits.maximum_packet_size
-            why = f"{size} bytes are more than the broker's Maximum Packet Size of {most}"
+            why = f"{link.size(message)} bytes are more than the broker's Maximum Packet Size of {most}"
             self._backlog.quarantine(records[0], reason_code=0x95, reason=why)
             log.error("%s %d/%d goes to quarantine: %s", records[0].stream.name, records[0].epoch, records[0].seq, why)
             return None
-        return Parcel(
-            packet_id=self._free_packet_id(records[0].row), lane=lane, message=message, records=records, size=size
-        )
+        packet_id = self._free_packet_id(records[0].row)
+        size = len(message.payload) + _HEADERS
+        return Parcel(packet_id=packet_id, lane=lane, message=message, records=records, size=size)
 
     def _put_back(self, records: Sequence[Record], lane: Lane) -> None:
         if lane is Lane.FRESH:
@@ -282,7 +289,10 @@ class Delivery:
         return parcel
 
     def _free_packet_id(self, row: int) -> int:
-        return self._window.free_packet_id(row, {parcel.packet_id for parcel in self._again.unanswered})
+        taken: Collection[int] = self._given_up
+        if self._again.unanswered:
+            taken = {*taken, *(parcel.packet_id for parcel in self._again.unanswered)}
+        return self._window.free_packet_id(row, taken)
 
     # The answers.
 

@@ -4,7 +4,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 
 from agent.model import Message, Record, Stream
 from agent.pace import Pace
@@ -19,11 +19,11 @@ _OLDEST_EACH = 8
 _ALWAYS = float("-inf")
 
 
-class Lane(Enum):
-    """The two ways to the broker (contract, section 4)."""
+class Lane(IntEnum):
+    """The two ways to the broker (contract, section 4): indexes, for each record is counted by its lane."""
 
-    FRESH = "fresh"
-    BACKLOG = "backlog"
+    FRESH = 0
+    BACKLOG = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +88,7 @@ class Fresh:
         self._stale: list[Record] = []
         self._count = 0
         self._bytes = 0
+        self._batches = False
 
     def __len__(self) -> int:
         return self._count
@@ -126,10 +127,14 @@ class Fresh:
 
     def is_ready(self, now: float) -> bool:
         """Tell whether `take` would return anything, or set anything aside."""
-        return self._count > 0 and any(level.next(now) for level in self._levels.values())
+        if not self._batches:
+            return self._count > 0
+        return any(level.next(now) for level in self._levels.values())
 
     def ready_at(self) -> float | None:
         """Return the monotonic time at which the first incomplete batch goes as it is; None without any."""
+        if not self._batches:
+            return None
         times = [_ready_at(queue) for level in self._levels.values() for queue in level.batches.values() if queue]
         return min(times, default=None)
 
@@ -165,6 +170,7 @@ class Fresh:
         if level is None:
             self._levels[stream.priority] = level = _Level()
             self._levels = dict(sorted(self._levels.items(), reverse=True))
+        self._batches = self._batches or stream.batch > 1
         return level.queue(stream)
 
 
@@ -200,8 +206,8 @@ class Window:
         self._share = backlog_share
         self._credit = 0.0
         self._parcels: dict[int, Parcel] = {}
-        self._in_lane = {Lane.FRESH: 0, Lane.BACKLOG: 0}
-        self._bytes = {Lane.FRESH: 0, Lane.BACKLOG: 0}
+        self._in_lane = [0, 0]
+        self._bytes = [0, 0]
 
     def __len__(self) -> int:
         return len(self._parcels)
@@ -212,7 +218,7 @@ class Window:
     @property
     def has_room(self) -> bool:
         """Whether any parcel may be sent now."""
-        return len(self._parcels) < self.limit and self._has_bytes(sum(self._bytes.values()), of=1.0)
+        return len(self._parcels) < self.limit and self._has_bytes(sum(self._bytes), of=1.0)
 
     def next_lane(self, *, fresh: bool, backlog: bool) -> Lane | None:
         """Return the lane that may send the next parcel; the arguments tell which of them have one."""

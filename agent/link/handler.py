@@ -227,7 +227,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         if reason_code >= reasons.GRANTED_BELOW:
             self._answered(data)
         else:
-            self.progressed(clock.monotonic())
+            self.progressed(self.last_in)
             self.received(packet_id, reason_code)
 
     def _completed(self, data: bytes) -> None:
@@ -236,7 +236,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
             self._count_answer()
 
     def _count_answer(self) -> None:
-        self.progressed(clock.monotonic())
+        self.progressed(self.last_in)
         self.unanswered = max(0, self.unanswered - 1)
         if not self.unanswered:
             self.answered.set()

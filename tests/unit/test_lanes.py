@@ -85,7 +85,7 @@ def test_with_both_lanes_full_each_gets_its_share_and_the_limit_holds(
             window.remove(in_flight.pop(0))
         while lane := window.next_lane(fresh=True, backlog=True):
             number += 1
-            window.add(parcel(number, lane), 0.0)
+            window.add(parcel(number, lane, size=1), 0.0)
             in_flight.append(number)
             sent[lane] += 1
         assert len(window) == limit
