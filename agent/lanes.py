@@ -22,8 +22,8 @@ _ALWAYS = float("-inf")
 class Lane(IntEnum):
     """The two ways to the broker (contract, section 4): indexes, for each record is counted by its lane."""
 
-    FRESH = 0
-    BACKLOG = 1
+    FRESH = 1  # not 0: a lane is true
+    BACKLOG = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,8 +206,8 @@ class Window:
         self._share = backlog_share
         self._credit = 0.0
         self._parcels: dict[int, Parcel] = {}
-        self._in_lane = [0, 0]
-        self._bytes = [0, 0]
+        self._in_lane = [0, 0, 0]
+        self._bytes = [0, 0, 0]
 
     def __len__(self) -> int:
         return len(self._parcels)
