@@ -324,6 +324,8 @@ class Delivery:
 
     def _out_of_flight(self, packet_id: int) -> None:
         self._window.remove(packet_id)
+        if packet_id == self._window.pace.timed:
+            self._window.pace.answered(clock.monotonic())
         if self._suspicion.is_on:
             self._suspicion.acquit()
             self._set_limit()
@@ -343,8 +345,6 @@ class Delivery:
         parcel = self._window.get(packet_id)
         if parcel is None:
             log.debug("the broker acknowledged packet %d, which is not in flight", packet_id)
-        elif packet_id == self._window.pace.timed:
-            self._window.pace.answered(clock.monotonic())
         return parcel
 
     def _postpone(self, parcel: Parcel, reason_code: int) -> None:
