@@ -202,6 +202,7 @@ class _Agent:
 
     async def _serve(self, session: Session) -> None:
         """Serve one session until the agent leaves. Raises LinkDownError when the session ends before."""
+        self._delivery.adopt(session)
         with _only(LinkDownError):
             async with asyncio.TaskGroup() as flows:
                 watch = flows.create_task(session.watch(), name="watch")

@@ -101,8 +101,7 @@ class Delivery:
         self._alarm: asyncio.TimerHandle | None = None
 
     async def over(self, link: Link) -> None:
-        """Deliver over this link until cancelled. Raises StorageError."""
-        self._adopt(link)
+        """Deliver over this link, which was adopted, until cancelled. Raises StorageError."""
         link.listen(
             acknowledged=self._acknowledged,
             received=lambda packet_id, code: self._received(link, packet_id, code),
@@ -125,8 +124,8 @@ class Delivery:
 
     # What the last link left.
 
-    def _adopt(self, link: Link) -> None:
-        """Take over what the last link left unacknowledged.
+    def adopt(self, link: Link) -> None:
+        """Take over what the last link left unacknowledged: at once, for a link may end before anything goes over it.
 
         MQTT 5 section 4.4: with the session still present it is sent again, with its packet identifiers and DUP; if the
         session is gone the packets are forgotten, and their records are free to go another way.

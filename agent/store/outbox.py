@@ -34,7 +34,7 @@ class Outbox:
     """Accepts samples, gives each its identity, and keeps them until they are delivered.
 
     `news` is set when a lane has got something to send, `stir` when `next_commit` has changed. Nothing here waits but
-    `room`, `kept` and `page`; the flow `agent.store.committer.commit` moves records to the disk.
+    `room` and `page`; the flow `agent.store.committer.commit` moves records to the disk.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Outbox:
         await self._room.wait()
 
     def accept(self, sample: Sample) -> Record:
-        """Give the sample its identity and take it in; `kept` tells when its stream's promise holds.
+        """Give the sample its identity and take it in; `promise` tells when its stream's promise holds.
 
         Where its stream's dead bands say that it tells nothing new, the record that told it is returned. Raises
         ValueError where a field has a reserved name, or where there are too many streams.
@@ -104,8 +104,9 @@ class Outbox:
             event_id = f"{self._device_id}-{stream.name.removeprefix(topics.EVENT)}-{self.epoch}-{seq}"
         tail = encode.tail(sample.fields, event_id=event_id)
         channel.seq = seq
+        self._row += 1
         record = Record(
-            row=self._next_row(),
+            row=self._row,
             stream=stream,
             epoch=self.epoch,
             seq=seq,
@@ -155,11 +156,6 @@ class Outbox:
         if row not in self._stored and row not in self._synced and row not in self._writing:
             return None
         return self._promises.of(row)
-
-    async def kept(self, record: Record) -> None:
-        """Wait until the promise of the record's stream holds."""
-        if (promise := self.promise(record)) is not None:
-            await asyncio.shield(promise)
 
     # Out: the lanes.
 
@@ -220,18 +216,28 @@ class Outbox:
 
     def settle(self, records: Iterable[Record]) -> None:
         """End records that the server has taken over."""
+        channel: Channel | None = None
+        ended = unwritten = size = 0
         for record in records:
-            name = record.stream.name
-            channel = self._channels[name]
+            if channel is None or channel.stream is not record.stream:
+                channel = self._channels[record.stream.name]
+                self._dirty[record.stream.name] = channel
             channel.counts.delivered += 1
-            self._dirty[name] = channel
-            if not self._forget_unwritten(channel, record):
-                if record.row not in self._held:
-                    continue  # it was live
+            row = record.row
+            if self._stored.pop(row, None) or self._synced.pop(row, None):
+                channel.unwritten -= 1
+                unwritten += 1
+                size += len(record.tail)
+            elif row in self._held:
                 self._settled.append(record)
-                self._note_end()
-            self._count_end()
-            self._promises.hold(record.row)
+            else:
+                continue  # it was live
+            ended += 1
+            self._promises.hold(row)
+        if ended > unwritten:
+            self._note_end()
+        self._forget_bytes(size)
+        self._count_ends(ended)
 
     def drop(self, record: Record) -> None:
         """End a `live` record that cannot be sent."""
@@ -251,7 +257,7 @@ class Outbox:
         """End a record that the server refused for good: it is kept apart, and told as lost."""
         self._refused.append((record, reason_code, reason))
         self._note_end()
-        self._count_end()
+        self._count_ends(1)
 
     # To the disk: one transaction at a time, driven by the flow `commit`.
 
@@ -312,7 +318,9 @@ class Outbox:
 
     def _insert(self, commit: Commit, record: Record) -> None:
         channel = self._channels[record.stream.name]
-        self._forget_unwritten(channel, record)
+        if self._stored.pop(record.row, None) or self._synced.pop(record.row, None):
+            channel.unwritten -= 1
+            self._forget_bytes(len(record.tail))
         channel.counts.waiting += 1
         channel.counts.waiting_bytes += len(record.tail)
         self._dirty[record.stream.name] = channel
@@ -345,8 +353,10 @@ class Outbox:
         ts = clock.unix_ms()
         for tail in losses.reports((record for record, *_ in self._refused), reason="rejected", ts=ts):
             channel = self._channels[topics.LOSS]
-            row = self._next_row()
-            document = Record(row=row, stream=channel.stream, epoch=self.epoch, seq=0, ts=ts, taken=now, tail=tail)
+            self._row += 1
+            document = Record(
+                row=self._row, stream=channel.stream, epoch=self.epoch, seq=0, ts=ts, taken=now, tail=tail
+            )
             self._take_in(channel, document)
 
     # What it is made of.
@@ -360,23 +370,15 @@ class Outbox:
         """Records that were accepted and have not ended; `empty` is set while there are none."""
         return self._waiting
 
-    def _next_row(self) -> int:
-        self._row += 1
-        return self._row
-
     def _is_full(self) -> bool:
         unwritten = len(self._stored) + len(self._synced)
         return unwritten >= MOST_UNWRITTEN or self._unwritten_bytes >= MOST_UNWRITTEN_BYTES
 
-    def _forget_unwritten(self, channel: Channel, record: Record) -> bool:
-        if self._stored.pop(record.row, None) is None and self._synced.pop(record.row, None) is None:
-            return False
-        channel.unwritten -= 1
-        self._unwritten_bytes -= len(record.tail)
+    def _forget_bytes(self, size: int) -> None:
+        self._unwritten_bytes -= size
         if self._full_since is not None and not self._is_full():
             self._full_since = None
             self._room.set()
-        return True
 
     def _let_go(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -387,14 +389,12 @@ class Outbox:
             self._pages.put_back(record)
             self.news.set()
 
-    def _count_end(self) -> None:
-        self._waiting -= 1
+    def _count_ends(self, records: int) -> None:
+        self._waiting -= records
         if not self._waiting:
             self.empty.set()
 
     def _note_end(self) -> None:
-        if self._ended_since is None:
-            self._ended_since = clock.monotonic()
-            self.stir.set()
-        elif len(self._settled) == _MOST_SETTLED:
+        if self._ended_since is None or len(self._settled) >= _MOST_SETTLED:
+            self._ended_since = self._ended_since or clock.monotonic()
             self.stir.set()

@@ -123,6 +123,24 @@ async def test_after_a_lost_session_fresh_records_go_out_in_their_order(
     assert scripted.violations == []
 
 
+async def test_a_session_that_was_lost_by_a_connection_which_ended_at_once_is_known_to_be_lost(
+    scripted: ScriptedBroker, state_dir: Path
+) -> None:
+    async with agent(state_dir, scripted.url, outbox__fresh_for=60) as robot:
+        await scripted.wait_for(lambda: scripted.publishes)
+        async with scripted.dropping_acks():
+            await feed(robot, range(10))
+            await scripted.wait_for(lambda: len(numbers(scripted.publishes)) == 10)
+            scripted.lose_sessions()
+            # The next connection begins a new session, and ends with the very first packet.
+            scripted.scripts.append(Script(abort_after=1))
+            scripted.connection.abort()
+            await scripted.wait_for(lambda: len(scripted.connections) >= 3)
+        await scripted.wait_for(lambda: len(numbers(scripted.publishes)) >= 20)
+    assert [one for one in scripted.publishes if one.packet.dup and "/telemetry/" in one.topic] == []
+    assert scripted.violations == []
+
+
 async def test_after_a_lost_session_the_backlog_goes_out_in_its_order(
     scripted: ScriptedBroker, state_dir: Path
 ) -> None:
