@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -28,6 +29,7 @@ _BENCHMARKS: dict[str, Callable[[Tools, Options, Results], Iterator[str]]] = {
 _UNAVAILABLE = 69  # sysexits(3)
 _SOFTWARE = 70
 _INTERRUPTED = 130
+_TERMINATED = 143
 
 
 def _arguments() -> argparse.Namespace:
@@ -111,6 +113,8 @@ def main() -> int:
     """Run what is asked for, and return the exit code."""
     given = _arguments()
     console = Console(width=None if sys.stdout.isatty() else 160)
+    # So that everything that was started is ended and removed then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
         return _run(given, console)
     except BenchError as exc:
