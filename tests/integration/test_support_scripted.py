@@ -203,6 +203,24 @@ async def test_retransmissions_after_a_reconnect_are_judged(scripted: ScriptedBr
     assert statements(scripted) == ([again.statement] if again.statement else [])
 
 
+async def test_an_answer_that_was_lost_on_its_way_does_not_change_the_order_of_what_is_sent_again(
+    scripted: ScriptedBroker,
+) -> None:
+    scripted.scripts.append(Script(ack=lambda packet: 0 if packet.packet_id == 1 else None))
+    both = [one(1, dup=True), one(2, dup=True)]
+    async with robot(scripted) as client:
+        client.send(one(1), one(2))
+        await client.receive(Puback)
+    async with scripted.dropping_acks():
+        for again in (both, both, both[::-1]):
+            assert scripted.violations == []
+            async with RawClient(scripted.port) as client:
+                assert (await client.connect()).session_present
+                client.send(*again)
+                await client.ping()
+    assert statements(scripted) == ["MQTT-4.6.0-1"]
+
+
 async def test_a_restarted_client_need_not_know_what_was_in_flight(scripted: ScriptedBroker) -> None:
     async with scripted.dropping_acks():
         async with robot(scripted) as client:

@@ -29,7 +29,13 @@ class Session:
     expiry: int = 0
     subscriptions: dict[str, int] = field(default_factory=dict)
     received: dict[int, Publish] = field(default_factory=dict)
-    """PUBLISH of the client that were not answered for good, in the order of their first transmission."""
+    """PUBLISH of the client that were not answered for good."""
+    firsts: dict[int, tuple[int, Publish]] = field(default_factory=dict)
+    """What came last under each identifier, answered or not, with the number of its first transmission.
+
+    An answer may be lost with its connection. The message then comes again, in the place that it had.
+    """
+    placed: int = 0
     held: set[int] = field(default_factory=set)
     """Identifiers of QoS 2 messages that were taken and not released."""
     released: set[int] = field(default_factory=set)
@@ -39,6 +45,13 @@ class Session:
     window: int = 0
     forgotten: set[int] = field(default_factory=set)
     memory_lost: bool = False
+
+    def place(self, packet: Publish, packet_id: int) -> None:
+        """Number a message at its first transmission."""
+        earlier = self.firsts.get(packet_id)
+        if earlier is None or not packet.dup or not same(earlier[1], packet):
+            self.placed += 1
+            self.firsts[packet_id] = self.placed, packet
 
     def forget_client(self) -> None:
         """From now on the client need not know what it sent before: its process was started again."""
@@ -75,8 +88,7 @@ class Conduct:
         self._aliases: dict[int, str] = {}
         self._waiting: dict[int, Publish] = {}
         self._releasing: set[int] = set()
-        self._places = {packet_id: place for place, packet_id in enumerate(session.received)}
-        self._resent_place = -1
+        self._resent_place = 0
         self._unseen = 0
         self._heard = now
 
@@ -134,6 +146,7 @@ class Conduct:
             self._report("MQTT-3.3.4-7", f"{len(self._waiting) + 1} in flight with Receive Maximum {self._window}")
         self._waiting[packet.packet_id] = packet
         self._session.received[packet.packet_id] = packet
+        self._session.place(packet, packet.packet_id)
 
     def _publish_properties(self, packet: Publish) -> None:
         response = packet.properties.get("response_topic")
@@ -161,10 +174,11 @@ class Conduct:
             self._report("MQTT-4.3.3-6", f"PUBLISH {packet_id} again after its PUBREL")
         elif not packet.dup:
             self._report("MQTT-3.3.1-1", f"packet {packet_id} was sent again with DUP 0")
-        elif self._places[packet_id] < self._resent_place:
-            self._report("MQTT-4.6.0-1", f"packet {packet_id} was sent again after one that was first sent later")
         else:
-            self._resent_place = self._places[packet_id]
+            place, _ = self._session.firsts[packet_id]
+            if place < self._resent_place:
+                self._report("MQTT-4.6.0-1", f"packet {packet_id} was sent again after one that was first sent later")
+            self._resent_place = place
 
     def _unseen_duplicate(self, packet: Publish, packet_id: int) -> None:
         if not packet.dup or self._memory_lost:
