@@ -311,12 +311,20 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
             self._transport.abort()
 
 
+class _Nobody:
+    """Receives what comes before the connection is taken on: nothing, or its end, when that was cancelled."""
+
+    def put_package(self, package: Package) -> None:
+        pass
+
+
 class Protocol(MQTTProtocol):  # type: ignore[misc] # gmqtt has no types
     """The connection's protocol: gmqtt's, telling its handler of a choked transport and of why it ended."""
 
     def __init__(self, handler: Handler) -> None:
         super().__init__(connection_state=handler.state, id_generator=handler.id_generator)
         self._mqtt_handler = handler
+        self.set_connection(_Nobody())
 
     def pause_writing(self) -> None:
         """Note that the transport's buffer is full."""

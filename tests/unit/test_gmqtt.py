@@ -1,6 +1,7 @@
 """What the link relies on in gmqtt, most of it private: a new version has to pass here before it may be pinned."""
 
 import asyncio
+import gc
 import inspect
 from importlib.metadata import version
 
@@ -69,6 +70,23 @@ async def test_the_constructors_take_what_is_passed() -> None:
     assert handler.ended.done()
     assert isinstance(handler.connack.exception(), Exception)
     await asyncio.sleep(0)
+
+
+async def test_a_connection_that_ends_before_it_was_taken_on_ends_quietly() -> None:
+    loop = asyncio.get_running_loop()
+    told: list[str] = []
+    loop.set_exception_handler(lambda _loop, context: told.append(str(context)))
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        transport, protocol = await loop.create_connection(
+            lambda: Protocol(Handler(state=ConnectionState())), *server.sockets[0].getsockname()
+        )
+        reading = protocol._read_loop_future
+        transport.abort()
+        await asyncio.wait([reading])
+        await asyncio.wait([protocol.closed])
+    gc.collect()
+    assert told == []
 
 
 def test_the_codec_still_has_what_is_used() -> None:
