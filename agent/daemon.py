@@ -184,8 +184,7 @@ class _Agent:
     def _open(self, number: int) -> AbstractAsyncContextManager[Session]:
         broker = self._settings.broker
         hello = Hello(
-            host=broker.host,
-            port=broker.port,
+            server=broker.servers[0],
             client_id=broker.client_id,
             username=broker.username or None,
             password=broker.password.get_secret_value() if broker.password else None,

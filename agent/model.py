@@ -83,6 +83,19 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Where a broker listens: a host name or address, a TCP port, and whether TLS is spoken there."""
+
+    host: str
+    port: int
+    is_tls: bool = False
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
     """One received PUBLISH (MQTT 5 section 3.3). `packet_id` is None at QoS 0."""
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from agent.errors import Cause, LinkDownError
 from agent.link.resolve import Address, resolve
+from agent.model import Server
 
 _CAUSES = {
     errno.ECONNREFUSED: Cause.REFUSED,
@@ -20,23 +21,22 @@ _CAUSES = {
 _HEAD_START = 0.25  # seconds, RFC 8305 section 5
 
 
-async def dial(host: str, port: int, *, timeout: float, dead_after: float) -> socket.socket:  # noqa: ASYNC109  of all steps
+async def dial(server: Server, *, timeout: float, dead_after: float) -> socket.socket:  # noqa: ASYNC109  of all steps
     """Return a connected, non-blocking TCP socket within `timeout` seconds, whichever address answers first.
 
     Unacknowledged data ends the connection after `dead_after` seconds (TCP_USER_TIMEOUT, tcp(7)), and small packets go
     out at once (TCP_NODELAY). Raises LinkDownError.
     """
-    where = f"{host}:{port}"
     try:
         async with asyncio.timeout(timeout):
-            return await _first(await resolve(host, port), dead_after)
+            return await _first(await resolve(server.host, server.port), dead_after)
     except TimeoutError:
-        raise LinkDownError(f"no connection to {where} within {timeout:g} s", cause=Cause.CONNECT_TIMEOUT) from None
+        raise LinkDownError(f"no connection to {server} within {timeout:g} s", cause=Cause.CONNECT_TIMEOUT) from None
     except (socket.gaierror, UnicodeError) as exc:
-        raise LinkDownError(f"cannot resolve {host}: {exc}", cause=Cause.NAME_RESOLUTION) from exc
+        raise LinkDownError(f"cannot resolve {server.host}: {exc}", cause=Cause.NAME_RESOLUTION) from exc
     except OSError as exc:
         cause = _CAUSES.get(exc.errno or 0, Cause.LOST)
-        raise LinkDownError(f"cannot connect to {where}: {exc.strerror or exc}", cause=cause) from exc
+        raise LinkDownError(f"cannot connect to {server}: {exc.strerror or exc}", cause=cause) from exc
 
 
 async def _first(addresses: Sequence[Address], dead_after: float) -> socket.socket:

@@ -22,7 +22,7 @@ from agent.errors import Cause, ConnectRefusedError, LinkDownError
 from agent.link import packets
 from agent.link.dial import dial
 from agent.link.handler import Handler, Protocol
-from agent.model import Inbound, Limits, Message
+from agent.model import Inbound, Limits, Message, Server
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,7 @@ _MAXIMUM_PACKET_SIZE = 1024 * 1024
 class Hello:
     """What CONNECT says (MQTT 5 section 3.1) and how long each step may take; all times are in seconds."""
 
-    host: str
-    port: int
+    server: Server
     client_id: str
     username: str | None = None
     password: str | None = None
@@ -216,7 +215,7 @@ class Session:
 @asynccontextmanager
 async def open_session(hello: Hello) -> AsyncIterator[Session]:
     """Connect, and abort the connection at the end whatever happens. Raises LinkDownError and ConnectRefusedError."""
-    connected = await dial(hello.host, hello.port, timeout=hello.connect_timeout, dead_after=hello.dead_after)
+    connected = await dial(hello.server, timeout=hello.connect_timeout, dead_after=hello.dead_after)
     handler = Handler(ConnectionState(protocol_version=MQTTv50))
     connection = await _connection(connected, handler, hello)
     try:
@@ -232,7 +231,7 @@ async def _connection(connected: socket.socket, handler: Handler, hello: Hello) 
         transport, protocol = await loop.create_connection(lambda: Protocol(handler), sock=connected)
     except OSError as exc:
         connected.close()
-        raise LinkDownError(f"cannot connect to {hello.host}:{hello.port}: {exc}", cause=Cause.RESET) from exc
+        raise LinkDownError(f"cannot connect to {hello.server}: {exc}", cause=Cause.RESET) from exc
     transport.set_write_buffer_limits(high=_WRITE_BUFFER)
     connection = MQTTConnection(transport, protocol, hello.clean_start, hello.keep_alive, package_handler=handler)
     handler.adopt(connection, transport, protocol)
@@ -254,20 +253,20 @@ async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello) -> 
             session_present, code, properties = await handler.connack
     except TimeoutError:
         raise LinkDownError(
-            f"{hello.host}:{hello.port} accepted the connection, but sent no CONNACK for {hello.hello_timeout:g} s",
+            f"{hello.server} accepted the connection, but sent no CONNACK for {hello.hello_timeout:g} s",
             cause=Cause.NO_CONNACK,
         ) from None
     if 0 < code < reasons.GRANTED_BELOW:
         # MQTT 3.1.1's CONNACK has such return codes; 1 is its "unacceptable protocol version".
         raise ConnectRefusedError(
-            f"{hello.host}:{hello.port} refused the connection: CONNACK 0x{code:02X} is none of MQTT 5;"
+            f"{hello.server} refused the connection: CONNACK 0x{code:02X} is none of MQTT 5;"
             " the broker may know MQTT 3.1.1 only",
             reason_code=_UNSUPPORTED,
         )
     if code >= reasons.GRANTED_BELOW:
         said = properties.get("reason_string", [""])[0]
         detail = f"{reasons.describe(code)} ({said})" if said else reasons.describe(code)
-        raise ConnectRefusedError(f"{hello.host}:{hello.port} refused the connection: {detail}", reason_code=code)
+        raise ConnectRefusedError(f"{hello.server} refused the connection: {detail}", reason_code=code)
     return _limits(hello, session_present=session_present, properties=properties)
 
 

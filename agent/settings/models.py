@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from agent.backoff import Strategy
-from agent.model import Delivery
+from agent.model import Delivery, Server
 from agent.settings.units import Band, Bytes, Number, Seconds, WholeSeconds
 
 BUILTIN_SOURCES = ("cpu", "memory", "disk", "network", "thermal", "host")
@@ -101,7 +101,7 @@ class BrokerTable(_Table):
             raise ValueError("must name a broker, such as mqtt://localhost:1883")
         if len(urls) > 1:
             raise ValueError("can hold one broker only: fail-over between several is not built yet")
-        _split(urls[0])
+        _server(urls[0])
         return urls
 
     @field_validator("client_id")
@@ -120,18 +120,13 @@ class BrokerTable(_Table):
         return value
 
     @property
-    def host(self) -> str:
-        """The broker's host name or address."""
-        return _split(self.urls[0]).hostname or ""
-
-    @property
-    def port(self) -> int:
-        """The broker's port."""
-        return _split(self.urls[0]).port or 1883
+    def servers(self) -> tuple[Server, ...]:
+        """The brokers in the order in which they are tried."""
+        return tuple(_server(url) for url in self.urls)
 
 
-def _split(url: str) -> SplitResult:
-    """Split a broker's URL. What is wrong is told without the URL: there may be a password in it."""
+def _server(url: str) -> Server:
+    """Read a broker's URL. What is wrong is told without the URL: there may be a password in it."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -154,7 +149,7 @@ def _split(url: str) -> SplitResult:
         parts.hostname.encode("idna")
     except UnicodeError:
         raise ValueError("the host is no name that can be looked up") from None
-    return parts
+    return Server(host=parts.hostname, port=port or 1883)
 
 
 def _a_file(path: Path) -> Path:

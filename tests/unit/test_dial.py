@@ -12,6 +12,7 @@ from agent.errors import Cause, LinkDownError
 from agent.link import dial as module
 from agent.link.dial import dial
 from agent.link.resolve import Address, resolve
+from agent.model import Server
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, int]) -> None:
 async def test_the_second_address_is_tried_while_the_first_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     with black_hole("127.0.0.1") as silent, listener("127.0.0.2") as good:
         addresses(monkeypatch, ("127.0.0.1", silent), good.getsockname())
-        connected = await dial("broker", 1883, timeout=20, dead_after=10)
+        connected = await dial(Server(host="broker", port=1883), timeout=20, dead_after=10)
         with connected:
             assert connected.getpeername() == good.getsockname()
 
@@ -51,14 +52,14 @@ async def test_the_second_address_is_tried_while_the_first_is_silent(monkeypatch
 async def test_the_second_address_is_tried_at_once_when_the_first_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     with listener("127.0.0.2") as good:
         addresses(monkeypatch, ("127.0.0.1", 1), good.getsockname())
-        connected = await dial("broker", 1883, timeout=20, dead_after=10)
+        connected = await dial(Server(host="broker", port=1883), timeout=20, dead_after=10)
         connected.close()
 
 
 async def test_the_first_address_wins_though_others_would_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with listener("127.0.0.1") as first, listener("127.0.0.2") as second:
         addresses(monkeypatch, first.getsockname(), second.getsockname())
-        with await dial("broker", 1883, timeout=20, dead_after=10) as connected:
+        with await dial(Server(host="broker", port=1883), timeout=20, dead_after=10) as connected:
             assert connected.getpeername() == first.getsockname()
             second.setblocking(False)  # noqa: FBT003  socket's own
             with pytest.raises(BlockingIOError):
@@ -68,7 +69,7 @@ async def test_the_first_address_wins_though_others_would_answer(monkeypatch: py
 async def test_if_all_addresses_refuse_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses(monkeypatch, ("127.0.0.1", 1), ("127.0.0.2", 1))
     with pytest.raises(LinkDownError, match="cannot connect to broker:1883: ") as caught:
-        await dial("broker", 1883, timeout=20, dead_after=10)
+        await dial(Server(host="broker", port=1883), timeout=20, dead_after=10)
     assert caught.value.cause is Cause.REFUSED
 
 
@@ -76,7 +77,7 @@ async def test_a_broker_that_is_silent_costs_the_time_that_was_allowed(monkeypat
     with black_hole("127.0.0.1") as silent:
         addresses(monkeypatch, ("127.0.0.1", silent))
         with pytest.raises(LinkDownError, match=r"no connection to broker:1883 within 0\.2 s") as caught:
-            await dial("broker", 1883, timeout=0.2, dead_after=10)
+            await dial(Server(host="broker", port=1883), timeout=0.2, dead_after=10)
     assert caught.value.cause.is_own_link
 
 
@@ -92,7 +93,7 @@ async def test_an_address_needs_no_lookup(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_a_name_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(LinkDownError, match=r"cannot resolve no-such-host\.invalid: ") as caught:
-        await dial("no-such-host.invalid", 1883, timeout=60, dead_after=10)
+        await dial(Server(host="no-such-host.invalid", port=1883), timeout=60, dead_after=10)
     assert caught.value.cause is Cause.NAME_RESOLUTION
 
 
@@ -115,10 +116,10 @@ async def test_a_lookup_that_hangs_is_given_up_and_not_begun_again_beside_itself
         port = good.getsockname()[1]
         for _ in range(3):
             with pytest.raises(LinkDownError, match="within"):
-                await dial("slow-name", port, timeout=0.1, dead_after=10)
+                await dial(Server(host="slow-name", port=port), timeout=0.1, dead_after=10)
         assert lookups == ["slow-name"]
         # The event loop's own threads are free for others.
         assert await asyncio.to_thread(lambda: 42) == 42
         go_on.set()
-        connected = await dial("slow-name", port, timeout=20, dead_after=10)
+        connected = await dial(Server(host="slow-name", port=port), timeout=20, dead_after=10)
         connected.close()

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import SettingsError
+from agent.model import Server
 from agent.settings import BUILTIN_SOURCES
 from agent.settings.units import seconds, size
 from tests.support.machine import STREAM, Machine
@@ -211,7 +212,7 @@ def test_a_broker_is_a_url_or_a_list_of_one(machine: Machine, url: str, host: st
         machine.settings(ROAMD_BROKER__URLS=url).broker,
         machine.settings(ROAMD_BROKER__URLS=f'["{url}"]').broker,
     ):
-        assert (broker.host, broker.port) == (host, port)
+        assert broker.servers == (Server(host=host, port=port),)
 
 
 @pytest.mark.parametrize(

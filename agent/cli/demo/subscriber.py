@@ -6,6 +6,7 @@ from agent import clock
 from agent.cli.demo.tally import Tally
 from agent.errors import LinkDownError
 from agent.link.session import Hello, Session, open_session
+from agent.model import Server
 
 _REDIAL = 0.1
 
@@ -21,7 +22,7 @@ class Subscriber:
 
     async def receive(self, port: int) -> None:
         """Receive for ever."""
-        hello = Hello(host="127.0.0.1", port=port, client_id="roamd-demo-subscriber")
+        hello = Hello(server=Server(host="127.0.0.1", port=port), client_id="roamd-demo-subscriber")
         while True:
             try:
                 async with open_session(hello) as session, asyncio.TaskGroup() as group:
