@@ -60,7 +60,11 @@ class Player:
         self._course = course
         self._broker = ScriptedBroker()
         self._broker.scripts.extend(course.scripts)
-        self._robot = AgentProcess(folder, {**course.settings, "broker.urls": [self._broker.url]})
+        self._robot = AgentProcess(
+            folder,
+            {**course.settings, "broker.urls": [self._broker.url]},
+            environment={"PYTHONFAULTHANDLER": "1"},
+        )
         self._up = asyncio.Event()
         self._began = time.monotonic()
         self._notes: list[tuple[float, str]] = []
@@ -77,6 +81,7 @@ class Player:
                 await self._clear_up()
             except* (TimeoutError, ChildEndedError, OSError) as group:
                 self.outcome.wrong += [f"{type(error).__name__}: {error}" for error in leaves(group)]
+                await self._dump()
         self._gather()
         return self.outcome
 
@@ -100,6 +105,13 @@ class Player:
 
     def _note(self, text: str) -> None:
         self._notes.append((time.monotonic(), text))
+
+    async def _dump(self) -> None:
+        """Have an agent that hangs tell where: faulthandler prints the stacks of its threads."""
+        if self._robot.child.running:
+            self._robot.child.signal(signal.SIGABRT)
+            await self._robot.wait()
+        self.outcome.wrong.append("\n".join(("the agent's last lines:", *self._robot.lines[-80:])))
 
     # The agent's lives.
 
