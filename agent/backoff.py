@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 _HIGHEST_EXPONENT = 62  # base * 2**n overflows a float at n = 1024, which is 43 minutes of failures
 
@@ -25,14 +26,14 @@ class Backoff:
     cap: float = 30.0
     jitter: float = 0.5
 
-    def wait(self, failures: int, *, uniform: Callable[[float, float], float]) -> float:
+    def wait(self, failures: int, *, uniform: Callable[[float, float], float], most: float = inf) -> float:
         """Return the seconds to wait after `failures` (from 0) earlier failures in a row.
 
-        `uniform(low, high)` is a source of random numbers, as `random.uniform`.
+        `uniform(low, high)` is a source of random numbers, as `random.uniform`. `most` lowers the cap for this once.
         """
         if self.strategy is Strategy.FIXED:
             return self.base
-        grown = min(self.cap, self.base * 2.0 ** min(failures, _HIGHEST_EXPONENT))
+        grown = min(self.cap, most, self.base * 2.0 ** min(failures, _HIGHEST_EXPONENT))
         if self.strategy is Strategy.FULL_JITTER:
             return uniform(0.0, grown)
         if self.strategy is Strategy.EXPONENTIAL_JITTER:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 
@@ -12,10 +12,15 @@ from agent.backoff import Backoff
 from agent.collect import collect
 from agent.deliver import Delivery, Way
 from agent.errors import LinkDownError, StorageError
-from agent.link.connection import Connection, State, Waits
+from agent.link.connection import Connection
+from agent.link.dial import dial
+from agent.link.machine import Waits
+from agent.link.progress import RoundTrip
+from agent.link.servers import Servers
 from agent.link.session import Hello, Session, open_session
-from agent.model import Stream
-from agent.settings import DefaultsTable, Settings
+from agent.link.states import Dial, Event
+from agent.model import Server, Stream
+from agent.settings import BrokerTable, DefaultsTable, Settings
 from agent.store.committer import commit
 from agent.store.database import Database
 from agent.store.folder import locked
@@ -78,24 +83,37 @@ def _stream(name: str, table: DefaultsTable) -> Stream:
     )
 
 
+def _waits(broker: BrokerTable) -> Waits:
+    backoff = broker.backoff
+    grows = partial(Backoff, strategy=backoff.strategy, jitter=backoff.jitter)
+    return Waits(
+        broker=grows(base=backoff.base, cap=backoff.cap),
+        # There is no herd behind the robot's own link.
+        own_link=grows(base=backoff.base / 2, cap=min(backoff.cap, backoff.link_cap)),
+        stable_after=broker.stable_after,
+        hello_timeout=broker.hello_timeout,
+        return_after=broker.return_after,
+    )
+
+
 class _Agent:
     """The parts of a running agent, and how they are joined."""
 
     def __init__(self, settings: Settings, database: Database, outbox: Outbox) -> None:
         broker = settings.broker
-        backoff = broker.backoff
-        grows = partial(Backoff, strategy=backoff.strategy, base=backoff.base, jitter=backoff.jitter)
-        waits = Waits(
-            broker=grows(cap=backoff.cap),
-            own_link=grows(cap=min(backoff.cap, backoff.link_cap)),
-            stable_after=broker.stable_after,
-        )
         self._settings = settings
         self._database = database
         self._outbox = outbox
         self._topics = Topics(settings.topics.prefix)
         self._notifier = Notifier()
-        self._connection = Connection(self._open, waits, tell=self._notifier.status)
+        self._connection = Connection(
+            Servers(broker.servers, referrals=broker.referrals),
+            _waits(broker),
+            open_session=self._open,
+            is_reachable=self._is_reachable,
+            dead_after=broker.dead_after,
+            tell=self._notifier.status,
+        )
         self._delivery = Delivery(
             outbox,
             to=self._topics,
@@ -136,12 +154,12 @@ class _Agent:
         self._notifier.ready()
 
     async def _end(self, link: asyncio.Task[None]) -> None:
-        if self._connection.state is State.UP:
+        if self._connection.state.is_up:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN_WITHIN):
                     await self._outbox.empty.wait()
         self._leave.set()
-        if self._connection.state is State.UP:
+        if self._connection.state.is_up:
             await asyncio.wait([link], timeout=2 * _ANSWER_WITHIN + _CLOSE_WITHIN)
         while not link.done():
             link.cancel()
@@ -181,10 +199,12 @@ class _Agent:
 
     # The way out.
 
-    def _open(self, number: int) -> AbstractAsyncContextManager[Session]:
+    def _open(
+        self, to: Dial, number: int, round_trip: RoundTrip, tell: Callable[[Event], None]
+    ) -> AbstractAsyncContextManager[Session]:
         broker = self._settings.broker
         hello = Hello(
-            server=broker.servers[0],
+            server=to.server,
             client_id=broker.client_id,
             username=broker.username or None,
             password=broker.password.get_secret_value() if broker.password else None,
@@ -194,10 +214,18 @@ class _Agent:
             will=report.will(self._topics, epoch=self._outbox.epoch, connection=number),
             will_delay=broker.will_delay,
             connect_timeout=broker.connect_timeout,
-            hello_timeout=broker.hello_timeout,
+            hello_timeout=to.hello_timeout,
             dead_after=broker.dead_after,
         )
-        return open_session(hello)
+        return open_session(hello, round_trip=round_trip, tell=tell)
+
+    async def _is_reachable(self, server: Server) -> bool:
+        broker = self._settings.broker
+        try:
+            (await dial(server, timeout=broker.connect_timeout, dead_after=broker.dead_after)).close()
+        except LinkDownError:
+            return False
+        return True
 
     async def _serve(self, session: Session) -> None:
         """Serve one session until the agent leaves. Raises LinkDownError when the session ends before."""
@@ -205,16 +233,21 @@ class _Agent:
         with _only(LinkDownError):
             async with asyncio.TaskGroup() as flows:
                 watch = flows.create_task(session.watch(), name="watch")
-                await session.publish(
-                    report.online(self._topics, epoch=self._outbox.epoch, connection=self._connection.number)
-                )
-                delivery = flows.create_task(self._delivery.over(session), name="deliver")
+                delivery = flows.create_task(self._deliver(session), name="deliver")
                 health = flows.create_task(self._report(session), name="report")
                 await self._leave.wait()
                 for flow in (delivery, health, watch):
                     flow.cancel()
                 with suppress(LinkDownError):
                     await self._say_goodbye(session)
+
+    async def _deliver(self, session: Session) -> None:
+        """Say that the agent is there, and deliver; records wait for the answer only where there is no room beside."""
+        online = report.online(self._topics, epoch=self._outbox.epoch, connection=self._connection.number)
+        answer = session.submit(online)
+        if not session.has_room:
+            await answer
+        await self._delivery.over(session)
 
     async def _report(self, session: Session) -> None:
         interval = self._settings.health.interval

@@ -51,6 +51,8 @@ class Link(Protocol):
     @property
     def is_clear(self) -> bool: ...  # noqa: D102
     @property
+    def own_in_flight(self) -> int: ...  # noqa: D102
+    @property
     def ended(self) -> asyncio.Future[LinkDownError]: ...  # noqa: D102
     def listen(  # noqa: D102
         self,
@@ -151,11 +153,12 @@ class Delivery:
         elif self._is_inherited is None:
             self._is_inherited = True
         self._packing.limits = link.limits
-        self._set_limit()
+        self._set_limit(link)
 
-    def _set_limit(self) -> None:
-        most = min(self._most_in_flight, self._packing.limits.receive_maximum)
-        self._window.limit = 1 if self._suspicion.is_on else most
+    def _set_limit(self, link: Link) -> None:
+        """Leave room for the packets that the session sends for itself (MQTT 5 section 4.9)."""
+        most = min(self._most_in_flight, link.limits.receive_maximum - link.own_in_flight)
+        self._window.limit = 1 if self._suspicion.is_on else max(1, most)
 
     def _look_for_poison(self, reason_code: int) -> None:
         parcel = self._suspicion.blame(self._window.parcels(), len(self._again.unanswered))
@@ -168,6 +171,7 @@ class Delivery:
     def _send(self, link: Link) -> None:
         now = clock.monotonic()
         batch: list[tuple[int, bool, Message]] = []
+        self._set_limit(link)
         if link.is_clear:
             while (record := self._backlog.next_live(now)) is not None:
                 message = self._packing.message([record], Lane.FRESH)
@@ -327,7 +331,6 @@ class Delivery:
             self._window.pace.answered(clock.monotonic())
         if self._suspicion.is_on:
             self._suspicion.acquit()
-            self._set_limit()
 
     def _received(self, link: Link, packet_id: int, reason_code: int) -> None:
         """Take a PUBREC that accepts (MQTT 5 section 4.3.3): PUBREL follows."""

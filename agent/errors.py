@@ -18,6 +18,8 @@ class Cause(StrEnum):
     REJECTED = "CONNECT rejected"
     DISCONNECTED = "DISCONNECT"
     MALFORMED = "malformed packet"
+    MOVED = "address changed"
+    RETURN = "return to the preferred broker"
     OURS = "closed by this side"
 
     @property
@@ -40,18 +42,24 @@ class ReadingError(Exception):
 class LinkDownError(Exception):
     """There is no link to the broker, or it ended. Wait, and dial again."""
 
-    def __init__(self, message: str, *, cause: Cause, reason_code: int = 0) -> None:
+    def __init__(
+        self, message: str, *, cause: Cause, reason_code: int = 0, reference: str = "", silent_for: float = 0.0
+    ) -> None:
         super().__init__(message)
         self.cause = cause
         self.reason_code = reason_code
-        """What the server's DISCONNECT said (MQTT 5 section 3.14.2.1); 0 where it did not say anything."""
+        """What the server's CONNACK or DISCONNECT said (MQTT 5 section 2.4); 0 where it did not say anything."""
+        self.reference = reference
+        """The other servers that it named (section 4.11)."""
+        self.silent_for = silent_for
+        """For how many seconds nothing had been heard when the link was given up."""
 
 
 class ConnectRefusedError(LinkDownError):
     """The broker answered CONNECT with a reason code of 0x80 or above (MQTT 5 section 3.2.2.2)."""
 
-    def __init__(self, message: str, *, reason_code: int) -> None:
-        super().__init__(message, cause=Cause.REJECTED, reason_code=reason_code)
+    def __init__(self, message: str, *, reason_code: int, reference: str = "") -> None:
+        super().__init__(message, cause=Cause.REJECTED, reason_code=reason_code, reference=reference)
 
 
 class SettingsError(Exception):

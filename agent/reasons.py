@@ -83,6 +83,16 @@ _BLAMES = frozenset(
 
 _OF_THE_CONTENT = frozenset({0x95, 0x99})
 
+_ELSEWHERE = frozenset(
+    {
+        0x9C,  # 4.11: use another server
+        0x9D,  # 4.11: server moved
+    }
+)
+
+TAKEN_OVER = 0x8E
+"""3.14.2.1: another client has connected with the same client identifier."""
+
 _PARK = frozenset(
     {
         0x84,  # 3.2.2.2: unsupported protocol version
@@ -113,6 +123,11 @@ def verdict(code: int) -> Verdict:
 def needs_a_person(code: int) -> bool:
     """Tell whether a CONNACK's reason code (section 3.2.2.2) will not change by trying again soon."""
     return code in _PARK
+
+
+def refers_elsewhere(code: int) -> bool:
+    """Tell whether a CONNACK or DISCONNECT sends the client to another server (section 4.11)."""
+    return code in _ELSEWHERE
 
 
 def blames_a_packet(code: int) -> bool:

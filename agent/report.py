@@ -55,6 +55,7 @@ class Link(Protocol):
     def number(self) -> int: ...  # noqa: D102
     @property
     def cause(self) -> str: ...  # noqa: D102
+    def figures(self) -> dict[str, object]: ...  # noqa: D102
 
 
 def figures(store: Store, link: Link) -> dict[str, object]:
@@ -79,6 +80,7 @@ def figures(store: Store, link: Link) -> dict[str, object]:
             "for": round(clock.monotonic() - link.since, 1),
             "connection": link.number,
             "cause": link.cause,
+            **link.figures(),
         },
         "outbox": {
             "waiting": store.waiting,

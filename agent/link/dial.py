@@ -13,6 +13,7 @@ from agent.model import Server
 _CAUSES = {
     errno.ECONNREFUSED: Cause.REFUSED,
     errno.ECONNRESET: Cause.RESET,
+    errno.EPIPE: Cause.RESET,
     errno.ENETUNREACH: Cause.NO_ROUTE,
     errno.EHOSTUNREACH: Cause.NO_ROUTE,
     errno.ENETDOWN: Cause.NO_ROUTE,
@@ -35,8 +36,12 @@ async def dial(server: Server, *, timeout: float, dead_after: float) -> socket.s
     except (socket.gaierror, UnicodeError) as exc:
         raise LinkDownError(f"cannot resolve {server.host}: {exc}", cause=Cause.NAME_RESOLUTION) from exc
     except OSError as exc:
-        cause = _CAUSES.get(exc.errno or 0, Cause.LOST)
-        raise LinkDownError(f"cannot connect to {server}: {exc.strerror or exc}", cause=cause) from exc
+        raise LinkDownError(f"cannot connect to {server}: {exc.strerror or exc}", cause=cause_of(exc)) from exc
+
+
+def cause_of(error: OSError) -> Cause:
+    """Return what a failure of a socket means."""
+    return _CAUSES.get(error.errno or 0, Cause.LOST)
 
 
 async def _first(addresses: Sequence[Address], dead_after: float) -> socket.socket:

@@ -9,7 +9,7 @@ import itertools
 import logging
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +21,9 @@ from gmqtt.mqtt.utils import ConnectionState
 
 from agent import clock, reasons
 from agent.errors import Cause, LinkDownError
+from agent.link.dial import cause_of
+from agent.link.progress import RoundTrip
+from agent.link.states import Answered, Event, Proven
 from agent.model import Inbound
 
 log = logging.getLogger(__name__)
@@ -69,7 +72,12 @@ async def _nothing(*_args: object, **_kwargs: object) -> None:
 class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
     """Receives one connection's packets. `ended` is done once it is over; its result is the reason."""
 
-    def __init__(self, state: ConnectionState) -> None:
+    def __init__(
+        self,
+        state: ConnectionState,
+        round_trip: RoundTrip | None = None,
+        tell: Callable[[Event], None] = lambda _event: None,
+    ) -> None:
         super().__init__(
             connack_event=asyncio.Event(),
             connection_lost_event=asyncio.Event(),
@@ -102,6 +110,15 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         self.answered.set()
         self.pinged = False
         self.proven = False
+        self.tell = tell
+        self.is_muted = False
+        """Whether DISCONNECT was sent, after which nothing may follow (section 3.14.4)."""
+        self.is_probed = False
+        """Whether the next packet is an answer that somebody waits for, whatever it is."""
+        self._round_trip = round_trip
+        self._timed: int | None = None
+        """The packet whose answer is timed, since `_timed_at`: one at a time."""
+        self._timed_at = self._pinged_at = self.last_in
         self._progress_at = self.last_in
         self._own: dict[int, asyncio.Future[int]] = {}
         self._subacks: dict[int, asyncio.Future[tuple[int, ...]]] = {}
@@ -135,14 +152,24 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
                 waiter.set_exception(why)
                 waiter.exception()  # whoever waited may be gone
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be sent any more."""
+        is_closing = self._transport is None or self._transport.is_closing()
+        return is_closing or self.is_muted or self.ended.done()
+
     # What is outstanding.
 
-    def expect(self, packets: int, now: float) -> None:
-        """Count packets that the server has to acknowledge."""
-        if packets and not self.unanswered:
+    def expect(self, packet_ids: Sequence[int], now: float) -> None:
+        """Count packets that the server has to acknowledge, and time the last of them if none is timed."""
+        if not packet_ids:
+            return
+        if not self.unanswered:
             self._progress_at = now
             self.answered.clear()
-        self.unanswered += packets
+        self.unanswered += len(packet_ids)
+        if self._timed is None:
+            self._timed, self._timed_at = packet_ids[-1], now
 
     def progressed(self, now: float) -> None:
         """Note an acknowledgement, or that data has left this machine and was received."""
@@ -150,7 +177,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
 
     def ping(self, now: float) -> None:
         """Send PINGREQ."""
-        self.pinged = True
+        self.pinged, self._pinged_at = True, now
         if not self.unanswered:
             self._progress_at = now
         self._connection._send_ping_request()  # noqa: SLF001
@@ -180,6 +207,11 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         answer = self._own[packet_id] = asyncio.get_running_loop().create_future()
         return packet_id, answer
 
+    @property
+    def own_in_flight(self) -> int:
+        """How many of the session's own packets have no answer yet."""
+        return len(self._own)
+
     async def suback(self, packet_id: int) -> tuple[int, ...]:
         """Wait for the reason codes of the SUBSCRIBE with this identifier."""
         answer: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
@@ -198,6 +230,9 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
     def __call__(self, package: Package) -> None:
         """Take one packet. What cannot be parsed ends the connection (MQTT 5 section 4.13)."""
         self.last_in = clock.monotonic()
+        if self.is_probed:
+            self.is_probed = False
+            self.tell(Answered())
         try:
             if package.cmd == _PUBACK:
                 self._answered(package.data)
@@ -213,6 +248,8 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
 
     def _answered(self, data: bytes) -> None:
         packet_id, reason_code = _acknowledgement(data)
+        if packet_id == self._timed:
+            self._timed_answer()
         answer = self._own.pop(packet_id, None)
         if answer is None:
             if self.acknowledged(packet_id, reason_code):
@@ -228,7 +265,14 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
             self._answered(data)
         else:
             self.progressed(self.last_in)
+            if packet_id == self._timed:
+                self._timed_answer()
             self.received(packet_id, reason_code)
+
+    def _timed_answer(self) -> None:
+        self._timed = None
+        if self._round_trip is not None:
+            self._round_trip.answered(self.last_in - self._timed_at)
 
     def _completed(self, data: bytes) -> None:
         packet_id, _ = _acknowledgement(data)
@@ -240,7 +284,9 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         self.unanswered = max(0, self.unanswered - 1)
         if not self.unanswered:
             self.answered.set()
-        self.proven = True
+        if not self.proven:
+            self.proven = True
+            self.tell(Proven())
 
     def _handle_connack_packet(self, _cmd: int, packet: bytes) -> None:
         flags, code = struct.unpack("!BB", packet[:2])
@@ -252,17 +298,21 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
 
     def _handle_disconnect_packet(self, _cmd: int, packet: bytes) -> None:
         if packet:
+            properties, _ = self._parse_properties(packet[1:]) if len(packet) > 1 else ({}, b"")
             self.down(
                 LinkDownError(
                     f"the broker disconnected: {reasons.describe(packet[0])}",
                     cause=Cause.DISCONNECTED,
                     reason_code=packet[0],
+                    reference=(properties or {}).get("server_reference", [""])[0],
                 )
             )
         else:
             self.down(LinkDownError("the broker closed the connection", cause=Cause.CLOSED))
 
     def _handle_pingresp_packet(self, _cmd: int, _packet: bytes) -> None:
+        if self.pinged and self._round_trip is not None:
+            self._round_trip.answered(self.last_in - self._pinged_at)
         self.pinged = False
 
     def _handle_suback_packet(self, _cmd: int, packet: bytes) -> None:
@@ -340,7 +390,8 @@ class Protocol(MQTTProtocol):  # type: ignore[misc] # gmqtt has no types
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the reason, which gmqtt only logs."""
         if exc is not None:
-            self._mqtt_handler.down(LinkDownError(f"the connection was lost: {exc}", cause=Cause.LOST))
+            cause = cause_of(exc) if isinstance(exc, OSError) else Cause.LOST
+            self._mqtt_handler.down(LinkDownError(f"the connection was lost: {exc}", cause=cause))
         super().connection_lost(exc)
         if self.closed.done():
             self.closed.exception()  # nobody else asks, and asyncio would tell of it when the process ends

@@ -22,6 +22,8 @@ from agent.errors import Cause, ConnectRefusedError, LinkDownError
 from agent.link import packets
 from agent.link.dial import dial
 from agent.link.handler import Handler, Protocol
+from agent.link.progress import RoundTrip
+from agent.link.states import Dialled, Event
 from agent.model import Inbound, Limits, Message, Server
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 _RECEIVE_MAXIMUM = 100
 _WRITE_BUFFER = 64 * 1024
 _CHECK_EVERY = 1.0
+_SOME_BYTES = 4096
 _PING_AFTER = 0.75  # of the keep alive, so that a late timer does not exceed it
 _NORMAL = 0x00
 _WITH_WILL = 0x04
@@ -55,15 +58,26 @@ class Hello:
     dead_after: float = 10.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The addresses of a connection: this side's, and the server's."""
+
+    source: str
+    peer: str
+
+
 class Session:
     """An open connection. `limits` is what CONNACK said; `inbound` what was received, in order."""
 
-    def __init__(self, connection: MQTTConnection, handler: Handler, limits: Limits, hello: Hello) -> None:
+    def __init__(
+        self, connection: MQTTConnection, handler: Handler, limits: Limits, route: Route, round_trip: RoundTrip
+    ) -> None:
         self.limits = limits
+        self.source, self.peer = route.source, route.peer
         self.inbound: asyncio.Queue[Inbound] = handler.inbound
         self._connection = connection
         self._handler = handler
-        self._dead_after = hello.dead_after
+        self._round_trip = round_trip
         self._keep_alive = limits.keep_alive
         self._last_out = clock.monotonic()
 
@@ -82,7 +96,12 @@ class Session:
     @property
     def is_clear(self) -> bool:
         """Whether the transport takes more without piling it up in memory."""
-        return not self._handler.choked and not self.ended.done()
+        return not (self._handler.choked or self._handler.is_over)
+
+    @property
+    def own_in_flight(self) -> int:
+        """How many packets that the session sent for itself have no answer yet."""
+        return self._handler.own_in_flight
 
     def listen(
         self,
@@ -113,26 +132,30 @@ class Session:
 
     def send(self, parcels: Sequence[tuple[int, bool, Message]]) -> None:
         """Send messages, each with its packet identifier and DUP flag, in one write."""
-        if self.ended.done():
+        if self._handler.is_over:
             return
         self._last_out = now = clock.monotonic()
-        self._handler.expect(sum(message.qos > 0 for _, _, message in parcels), now)
+        self._handler.expect([packet_id for packet_id, _, message in parcels if message.qos], now)
         self._connection.send_package(
             b"".join([packets.publish(m, packet_id, dup=dup) for packet_id, dup, m in parcels])
         )
 
     def release(self, packet_id: int) -> None:
         """Answer PUBREC with PUBREL (section 4.3.3)."""
-        self._connection.send_package(packets.pubrel(packet_id))
+        self._send(packets.pubrel(packet_id))
 
     def release_again(self, packet_id: int) -> None:
         """Send PUBREL for a packet that an earlier connection of the session released (section 4.4)."""
-        self._handler.expect(1, clock.monotonic())
+        self._handler.expect([packet_id], clock.monotonic())
         self.release(packet_id)
 
     def release_unknown(self, packet_id: int) -> None:
         """Answer PUBREC for a packet that is not known (section 3.6.2.1)."""
-        self._connection.send_package(packets.pubrel(packet_id, _NOT_FOUND))
+        self._send(packets.pubrel(packet_id, _NOT_FOUND))
+
+    def _send(self, packet: bytes) -> None:
+        if not self._handler.is_over:
+            self._connection.send_package(packet)
 
     # The session's own packets.
 
@@ -154,7 +177,11 @@ class Session:
             log.debug("%s is not published: it is larger than the broker takes", message.topic)
 
     async def publish(self, message: Message) -> int:
-        """Publish at QoS 1, as far as the server allows, and return its reason code. Raises LinkDownError."""
+        """Publish as `submit` does, and return the server's reason code. Raises LinkDownError."""
+        return await self.submit(message)
+
+    def submit(self, message: Message) -> asyncio.Future[int]:
+        """Send at QoS 1, as far as the server allows; the result is its reason code, or LinkDownError."""
         message = replace(
             message,
             qos=min(message.qos, self.limits.maximum_qos),
@@ -162,10 +189,12 @@ class Session:
         )
         if message.qos == 0:
             self.send([(0, False, message)])
-            return _NORMAL
+            answer = asyncio.get_running_loop().create_future()
+            answer.set_result(_NORMAL)
+            return answer
         packet_id, answer = self._handler.own_packet()
         self.send([(packet_id, False, message)])
-        return await answer
+        return answer
 
     async def subscribe(self, *filters: str, qos: int = 1) -> Sequence[int]:
         """Subscribe and return SUBACK's reason codes (section 3.9.3). Raises LinkDownError."""
@@ -175,7 +204,7 @@ class Session:
 
     def acknowledge(self, inbound: Inbound) -> None:
         """Send PUBACK for what was received at QoS 1; nothing for QoS 0."""
-        if inbound.packet_id is not None and not self.ended.done():
+        if inbound.packet_id is not None and not self._handler.is_over:
             self._handler.send_puback(inbound.packet_id)
 
     # Its life and its end.
@@ -183,23 +212,43 @@ class Session:
     async def watch(self) -> NoReturn:
         """Keep the connection alive and raise LinkDownError when it has ended, or when it is dead.
 
-        Dead is a link on which an answer is outstanding, and for `dead_after` seconds none has come and nothing that
-        was sent has been received by the other side.
+        Dead is a link on which an answer is outstanding, and until the deadline of the round-trip time none has come,
+        and of what is queued to be sent the other side has received nothing.
         """
         unsent = 0
         while not self.ended.done():
             now = clock.monotonic()
             before, unsent = unsent, self._handler.unsent()
-            if unsent < before:
+            # That a few small packets have arrived says nothing: a frozen server's machine still receives them.
+            if unsent < before and (unsent or before >= _SOME_BYTES):
                 self._handler.progressed(now)
-            if (since := self._handler.waiting_since) is not None and now - since >= self._dead_after:
-                raise LinkDownError(f"no answer for {now - since:.1f} s", cause=Cause.NO_PROGRESS)
+            left = _CHECK_EVERY
+            if (since := self._handler.waiting_since) is not None:
+                silent_for = now - since
+                if (left := self._round_trip.deadline - silent_for) <= 0:
+                    text = f"no answer for {silent_for:.1f} s"
+                    raise LinkDownError(text, cause=Cause.NO_PROGRESS, silent_for=silent_for)
             quiet = now - min(self._handler.last_in, self._last_out)
-            if self._keep_alive and quiet >= _PING_AFTER * self._keep_alive and not self._handler.pinged:
-                self._last_out = now
-                self._handler.ping(now)
-            await asyncio.wait([self.ended], timeout=_CHECK_EVERY)
+            if self._keep_alive and quiet >= _PING_AFTER * self._keep_alive:
+                self._ping()
+            await asyncio.wait([self.ended], timeout=min(left, _CHECK_EVERY))
         raise self.ended.result()
+
+    def probe(self) -> None:
+        """Have the state machine told of the next packet that is received, and ask for one."""
+        self._handler.is_probed = True
+        self._ping()
+
+    def _ping(self) -> None:
+        """Send PINGREQ, if none is on its way."""
+        if not (self._handler.pinged or self._handler.is_over):
+            self._last_out = now = clock.monotonic()
+            self._handler.ping(now)
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the other side has received what was sent, but for a little."""
+        return self._handler.unsent() < _SOME_BYTES
 
     async def finish(self, *, within: float, publish_will: bool = False) -> None:
         """End the connection cleanly: DISCONNECT, then wait up to `within` seconds for the server to close.
@@ -209,20 +258,39 @@ class Session:
         """
         if not self.ended.done():
             self._connection.send_disconnect(reason_code=_WITH_WILL if publish_will else _NORMAL)
+            self._handler.is_muted = True
             await asyncio.wait([self.ended], timeout=within)
 
 
 @asynccontextmanager
-async def open_session(hello: Hello) -> AsyncIterator[Session]:
-    """Connect, and abort the connection at the end whatever happens. Raises LinkDownError and ConnectRefusedError."""
+async def open_session(
+    hello: Hello, *, round_trip: RoundTrip | None = None, tell: Callable[[Event], None] = lambda _event: None
+) -> AsyncIterator[Session]:
+    """Connect, and abort the connection at the end whatever happens. Raises LinkDownError and ConnectRefusedError.
+
+    `tell` gets what the state machine has to know; `round_trip` is what is known of the path, and learns.
+    """
+    round_trip = round_trip or RoundTrip(dead_after=hello.dead_after)
     connected = await dial(hello.server, timeout=hello.connect_timeout, dead_after=hello.dead_after)
-    handler = Handler(ConnectionState(protocol_version=MQTTv50))
+    route = _route(connected, hello)
+    tell(Dialled(source=route.source))
+    handler = Handler(ConnectionState(protocol_version=MQTTv50), round_trip, tell)
     connection = await _connection(connected, handler, hello)
     try:
+        began = clock.monotonic()
         limits = await _greet(connection, handler, hello)
-        yield Session(connection, handler, limits, hello)
+        round_trip.answered(clock.monotonic() - began)
+        yield Session(connection, handler, limits, route, round_trip)
     finally:
         await handler.bury()
+
+
+def _route(connected: socket.socket, hello: Hello) -> Route:
+    try:
+        return Route(source=str(connected.getsockname()[0]), peer=str(connected.getpeername()[0]))
+    except OSError as exc:  # it was reset meanwhile
+        connected.close()
+        raise LinkDownError(f"cannot connect to {hello.server}: {exc.strerror}", cause=Cause.RESET) from exc
 
 
 async def _connection(connected: socket.socket, handler: Handler, hello: Hello) -> MQTTConnection:
@@ -266,7 +334,11 @@ async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello) -> 
     if code >= reasons.GRANTED_BELOW:
         said = properties.get("reason_string", [""])[0]
         detail = f"{reasons.describe(code)} ({said})" if said else reasons.describe(code)
-        raise ConnectRefusedError(f"{hello.server} refused the connection: {detail}", reason_code=code)
+        raise ConnectRefusedError(
+            f"{hello.server} refused the connection: {detail}",
+            reason_code=code,
+            reference=properties.get("server_reference", [""])[0],
+        )
     return _limits(hello, session_present=session_present, properties=properties)
 
 

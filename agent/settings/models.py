@@ -91,18 +91,29 @@ class BrokerTable(_Table):
     hello_timeout: Seconds = Field(default=10.0, ge=0.1, le=300)
     dead_after: Seconds = Field(default=10.0, ge=1, le=300)
     stable_after: Seconds = Field(default=30.0, ge=0, le=86_400)
+    return_after: Seconds = Field(default=300.0, ge=0, le=86_400)
+    referrals: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     max_inflight: Number = Field(default=1000, ge=1, le=10_000)
     backoff: BackoffTable = BackoffTable()
 
     @field_validator("urls")
     @classmethod
-    def _one_broker(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+    def _brokers(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         if not urls:
             raise ValueError("must name a broker, such as mqtt://localhost:1883")
-        if len(urls) > 1:
-            raise ValueError("can hold one broker only: fail-over between several is not built yet")
-        _server(urls[0])
+        servers = [_server(url) for url in urls]
+        if twice := [str(server) for place, server in enumerate(servers) if server in servers[:place]]:
+            raise ValueError(f"names {twice[0]} twice")
         return urls
+
+    @field_validator("referrals")
+    @classmethod
+    def _hosts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            host = name.removeprefix("*.")
+            if not host or not re.fullmatch(r"[A-Za-z0-9.:_-]+", host):
+                raise ValueError(f"holds host names, such as broker2.example.com or *.example.com, not {name!r}")
+        return names
 
     @field_validator("client_id")
     @classmethod

@@ -90,6 +90,7 @@ async def test_qos_2_arrives_exactly_once_though_connections_break_at_every_step
         await feed(robot, "imu", range(1, 31))
         async with scripted.dropping_acks():
             await feed(robot, "imu", range(31, 61))
+            await scripted.wait_for(lambda: scripted.connected)
             scripted.connection.abort()
         await scripted.wait_for(lambda: len(set(numbers(scripted))) == 60)
         robot.sigterm()

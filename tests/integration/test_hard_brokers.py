@@ -132,8 +132,8 @@ async def test_a_session_that_was_lost_by_a_connection_which_ended_at_once_is_kn
             await feed(robot, range(10))
             await scripted.wait_for(lambda: len(numbers(scripted.publishes)) == 10)
             scripted.lose_sessions()
-            # The next connection begins a new session, and ends with the very first packet.
-            scripted.scripts.append(Script(abort_after=1))
+            # The next connection begins a new session, and ends with the very first packet, `online`.
+            scripted.scripts.append(Script(abort_after=1, properties={"receive_maximum": 1}))
             scripted.connection.abort()
             await scripted.wait_for(lambda: len(scripted.connections) >= 3)
         await scripted.wait_for(lambda: len(numbers(scripted.publishes)) >= 20)
@@ -147,7 +147,7 @@ async def test_after_a_lost_session_the_backlog_goes_out_in_its_order(
     async with scripted.unreachable(), agent(state_dir, scripted.url, outbox__fresh_for=0.1) as robot:
         await feed(robot, range(2000), filling="x" * 100)
         await stopped(robot)
-    scripted.scripts.append(Script(ack=lambda _packet: None, properties={"receive_maximum": 5}))
+    scripted.scripts.append(Script(ack=lambda _packet: None, properties={"receive_maximum": 1}))
     async with agent(state_dir, scripted.url, outbox__fresh_for=0.1, broker__dead_after=60) as robot:
         # Not even `online` is acknowledged, so nothing else goes out on this connection.
         await scripted.wait_for(lambda: scripted.publishes)

@@ -229,9 +229,19 @@ def test_what_is_no_broker_is_refused(machine: Machine, url: str, told: str) -> 
     assert told in line
 
 
-def test_several_brokers_or_none_are_refused(machine: Machine) -> None:
-    assert "can hold one broker only" in machine.wrong('broker.urls = ["mqtt://a", "mqtt://b"]')[0]
+def test_several_brokers_keep_their_order_and_each_stands_there_once(machine: Machine) -> None:
+    brokers = machine.settings('broker.urls = ["mqtt://b", "mqtt://a:1884", "mqtt://a"]').broker.servers
+    assert [str(server) for server in brokers] == ["b:1883", "a:1884", "a:1883"]
+    assert "names a:1883 twice" in machine.wrong('broker.urls = ["mqtt://a", "mqtt://a:1883"]')[0]
     assert "must name a broker" in machine.wrong("broker.urls = []")[0]
+
+
+def test_referrals_are_names_of_hosts(machine: Machine) -> None:
+    given = machine.settings('broker.referrals = ["b.example", "*.c.example"]').broker.referrals
+    assert given == ("b.example", "*.c.example")
+    assert machine.settings('broker.referrals = "b.example"').broker.referrals == ("b.example",)
+    for name in ("", "*.", "a b", "mqtt://a"):
+        assert "holds host names" in machine.wrong(f'broker.referrals = ["{name}"]')[0]
 
 
 # Streams.
