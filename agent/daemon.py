@@ -186,6 +186,7 @@ class _Agent:
         hello = Hello(
             server=broker.servers[0],
             client_id=broker.client_id,
+            version=broker.protocol,
             username=broker.username or None,
             password=broker.password.get_secret_value() if broker.password else None,
             keep_alive=broker.keep_alive,

@@ -14,7 +14,6 @@ from typing import NoReturn
 
 import gmqtt
 from gmqtt.mqtt.connection import MQTTConnection
-from gmqtt.mqtt.constants import MQTTv50
 from gmqtt.mqtt.utils import ConnectionState
 
 from agent import clock, reasons
@@ -22,7 +21,7 @@ from agent.errors import Cause, ConnectRefusedError, LinkDownError
 from agent.link import packets
 from agent.link.dial import dial
 from agent.link.handler import Handler, Protocol
-from agent.model import Inbound, Limits, Message, Server
+from agent.model import Inbound, Limits, Message, Server, Version
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +33,23 @@ _NORMAL = 0x00
 _WITH_WILL = 0x04
 _NOT_FOUND = 0x92
 _UNSUPPORTED = 0x84
+_OTHER_VERSION = {
+    Version.MQTT_5: 'the broker may know MQTT 3.1.1 only: set broker.protocol = "3.1.1"',
+    Version.MQTT_3_1_1: 'the broker may know MQTT 5 only: set broker.protocol = "5"',
+}
 _MAXIMUM_PACKET_SIZE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """What CONNECT says (MQTT 5 section 3.1) and how long each step may take; all times are in seconds."""
+    """What CONNECT says (MQTT 5 section 3.1) and how long each step may take; all times are in seconds.
+
+    MQTT 3.1.1 has no place for `session_expiry` and `will_delay`.
+    """
 
     server: Server
     client_id: str
+    version: Version = Version.MQTT_5
     username: str | None = None
     password: str | None = None
     keep_alive: int = 30
@@ -54,6 +61,11 @@ class Hello:
     hello_timeout: float = 10.0
     dead_after: float = 10.0
 
+    @property
+    def clean_session(self) -> bool:
+        """What CONNECT's flag says: Clean Start, or Clean Session, with which MQTT 3.1.1 ends the session as well."""
+        return self.clean_start or (self.version is Version.MQTT_3_1_1 and self.session_expiry == 0)
+
 
 class Session:
     """An open connection. `limits` is what CONNACK said; `inbound` what was received, in order."""
@@ -63,6 +75,8 @@ class Session:
         self.inbound: asyncio.Queue[Inbound] = handler.inbound
         self._connection = connection
         self._handler = handler
+        self._version = hello.version
+        self._packets = packets.encoder(hello.version)
         self._dead_after = hello.dead_after
         self._keep_alive = limits.keep_alive
         self._last_out = clock.monotonic()
@@ -104,12 +118,12 @@ class Session:
 
     def size(self, message: Message) -> int:
         """Return how many bytes the PUBLISH packet of this message has."""
-        return packets.size(message)
+        return self._packets.size(message)
 
     def takes(self, message: Message) -> bool:
         """Tell whether the server's Maximum Packet Size allows the message."""
         most = self.limits.maximum_packet_size
-        return most is None or packets.size(message) <= most
+        return most is None or self._packets.size(message) <= most
 
     def send(self, parcels: Sequence[tuple[int, bool, Message]]) -> None:
         """Send messages, each with its packet identifier and DUP flag, in one write."""
@@ -117,13 +131,12 @@ class Session:
             return
         self._last_out = now = clock.monotonic()
         self._handler.expect(sum(message.qos > 0 for _, _, message in parcels), now)
-        self._connection.send_package(
-            b"".join([packets.publish(m, packet_id, dup=dup) for packet_id, dup, m in parcels])
-        )
+        publish = self._packets.publish
+        self._connection.send_package(b"".join([publish(m, packet_id, dup=dup) for packet_id, dup, m in parcels]))
 
     def release(self, packet_id: int) -> None:
         """Answer PUBREC with PUBREL (section 4.3.3)."""
-        self._connection.send_package(packets.pubrel(packet_id))
+        self._connection.send_package(self._packets.pubrel(packet_id, _NORMAL))
 
     def release_again(self, packet_id: int) -> None:
         """Send PUBREL for a packet that an earlier connection of the session released (section 4.4)."""
@@ -132,7 +145,7 @@ class Session:
 
     def release_unknown(self, packet_id: int) -> None:
         """Answer PUBREC for a packet that is not known (section 3.6.2.1)."""
-        self._connection.send_package(packets.pubrel(packet_id, _NOT_FOUND))
+        self._connection.send_package(self._packets.pubrel(packet_id, _NOT_FOUND))
 
     # The session's own packets.
 
@@ -169,7 +182,8 @@ class Session:
 
     async def subscribe(self, *filters: str, qos: int = 1) -> Sequence[int]:
         """Subscribe and return SUBACK's reason codes (section 3.9.3). Raises LinkDownError."""
-        subscriptions = [gmqtt.Subscription(topic, qos=qos, retain_as_published=True) for topic in filters]
+        keeps_retain = self._version is Version.MQTT_5  # in MQTT 3.1.1 its bit is reserved (section 3.8.3)
+        subscriptions = [gmqtt.Subscription(topic, qos=qos, retain_as_published=keeps_retain) for topic in filters]
         packet_id = self._connection.subscribe(subscriptions)
         return await self._handler.suback(packet_id)
 
@@ -205,18 +219,23 @@ class Session:
         """End the connection cleanly: DISCONNECT, then wait up to `within` seconds for the server to close.
 
         Closing first would make the kernel answer unread data with RST, which destroys what is still on its way, the
-        DISCONNECT too. `publish_will` asks the server for the will all the same (section 3.14.2.1).
+        DISCONNECT too. `publish_will` asks the server for the will all the same (section 3.14.2.1); MQTT 3.1.1 knows no
+        other way for that than an end without DISCONNECT (its section 3.14.4).
         """
-        if not self.ended.done():
+        if self.ended.done():
+            return
+        if publish_will and self._version is Version.MQTT_3_1_1:
+            self._handler.hang_up()
+        else:
             self._connection.send_disconnect(reason_code=_WITH_WILL if publish_will else _NORMAL)
-            await asyncio.wait([self.ended], timeout=within)
+        await asyncio.wait([self.ended], timeout=within)
 
 
 @asynccontextmanager
 async def open_session(hello: Hello) -> AsyncIterator[Session]:
     """Connect, and abort the connection at the end whatever happens. Raises LinkDownError and ConnectRefusedError."""
     connected = await dial(hello.server, timeout=hello.connect_timeout, dead_after=hello.dead_after)
-    handler = Handler(ConnectionState(protocol_version=MQTTv50))
+    handler = Handler(ConnectionState(protocol_version=packets.encoder(hello.version).level))
     connection = await _connection(connected, handler, hello)
     try:
         limits = await _greet(connection, handler, hello)
@@ -233,7 +252,7 @@ async def _connection(connected: socket.socket, handler: Handler, hello: Hello) 
         connected.close()
         raise LinkDownError(f"cannot connect to {hello.server}: {exc}", cause=Cause.RESET) from exc
     transport.set_write_buffer_limits(high=_WRITE_BUFFER)
-    connection = MQTTConnection(transport, protocol, hello.clean_start, hello.keep_alive, package_handler=handler)
+    connection = MQTTConnection(transport, protocol, hello.clean_session, hello.keep_alive, package_handler=handler)
     handler.adopt(connection, transport, protocol)
     return connection
 
@@ -243,8 +262,9 @@ async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello) -> 
         async with asyncio.timeout(hello.hello_timeout):
             await connection.auth(
                 hello.client_id,
-                hello.username,
-                hello.password,
+                # As bytes: of text, gmqtt takes the characters for its length.
+                hello.username.encode() if hello.username is not None else None,
+                hello.password.encode() if hello.password is not None else None,
                 will_message=_will(hello),
                 session_expiry_interval=hello.session_expiry,
                 receive_maximum=_RECEIVE_MAXIMUM,
@@ -256,18 +276,22 @@ async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello) -> 
             f"{hello.server} accepted the connection, but sent no CONNACK for {hello.hello_timeout:g} s",
             cause=Cause.NO_CONNACK,
         ) from None
-    if 0 < code < reasons.GRANTED_BELOW:
-        # MQTT 3.1.1's CONNACK has such return codes; 1 is its "unacceptable protocol version".
-        raise ConnectRefusedError(
-            f"{hello.server} refused the connection: CONNACK 0x{code:02X} is none of MQTT 5;"
-            " the broker may know MQTT 3.1.1 only",
-            reason_code=_UNSUPPORTED,
-        )
-    if code >= reasons.GRANTED_BELOW:
-        said = properties.get("reason_string", [""])[0]
-        detail = f"{reasons.describe(code)} ({said})" if said else reasons.describe(code)
-        raise ConnectRefusedError(f"{hello.server} refused the connection: {detail}", reason_code=code)
+    if code > 0:
+        raise _refusal(hello, code, properties.get("reason_string", [""])[0])
     return _limits(hello, session_present=session_present, properties=properties)
+
+
+def _refusal(hello: Hello, code: int, said: str) -> ConnectRefusedError:
+    """Return what CONNACK's code means. Below 0x80 it is a return code of MQTT 3.1.1, whatever was asked for."""
+    if code < reasons.GRANTED_BELOW:
+        detail, reason_code = reasons.describe_return_code(code), reasons.of_return_code(code)
+    else:
+        detail, reason_code = reasons.describe(code), code
+    if said:
+        detail += f" ({said})"
+    if reason_code == _UNSUPPORTED or (code < reasons.GRANTED_BELOW and hello.version is Version.MQTT_5):
+        detail += f"; {_OTHER_VERSION[hello.version]}"
+    return ConnectRefusedError(f"{hello.server} refused the connection: {detail}", reason_code=reason_code)
 
 
 def _will(hello: Hello) -> gmqtt.Message | None:

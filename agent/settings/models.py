@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from agent.backoff import Strategy
-from agent.model import Delivery, Server
+from agent.model import Delivery, Server, Version
 from agent.settings.units import Band, Bytes, Number, Seconds, WholeSeconds
 
 BUILTIN_SOURCES = ("cpu", "memory", "disk", "network", "thermal", "host")
@@ -71,6 +71,12 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _version(value: object) -> object:
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    raise ValueError('must be "5" or "3.1.1"')
+
+
 def _none_if_empty(value: object) -> object:
     return None if value == "" else value
 
@@ -79,6 +85,7 @@ class BrokerTable(_Table):
     """[broker]: where to connect, as whom, and how patiently. Times are in seconds."""
 
     urls: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("mqtt://localhost:1883",)
+    protocol: Annotated[Version, BeforeValidator(_version)] = Version.MQTT_5
     client_id: str = Field(default="{device_id}", max_length=1000)
     username: str = Field(default="", max_length=10_000)
     password: SecretStr | None = None
