@@ -99,7 +99,7 @@ class _Agent:
         self._delivery = Delivery(
             outbox,
             to=self._topics,
-            most_in_flight=broker.max_inflight,
+            most_in_flight=settings.window,
             way=Way(
                 share=settings.outbox.backlog_share,
                 rate=settings.outbox.backlog_rate,

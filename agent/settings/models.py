@@ -27,6 +27,8 @@ BUILTIN_SOURCES = ("cpu", "memory", "disk", "network", "thermal", "host")
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIRECTORIES = ("$STATE_DIRECTORY", "$RUNTIME_DIRECTORY")
+_QOS_2 = 2
+_UNTOLD_WINDOW = 20  # what mosquitto takes by default: its max_inflight_messages
 _NAME_RULE = "must be 1 to 64 of A-Z a-z 0-9 . _ -"
 
 
@@ -260,6 +262,19 @@ class Settings(_Table):
     ingest: IngestTable = IngestTable()
     health: HealthTable = HealthTable()
     log: LogTable = LogTable()
+
+    @property
+    def window(self) -> int:
+        """Most messages on their way at a time: broker.max_inflight, or less where nothing says what the broker takes.
+
+        MQTT 3.1.1 has no Receive Maximum. A broker such as mosquitto then ends the connection for one QoS 2 message
+        more than its own limit, which it does not tell, and goes on to do so after each reconnect.
+        """
+        most = self.broker.max_inflight
+        if self.broker.protocol is not Version.MQTT_3_1_1 or "max_inflight" in self.broker.model_fields_set:
+            return most
+        has_qos_2 = any(table.qos == _QOS_2 for table in (*self.streams.values(), self.ingest.defaults))
+        return min(most, _UNTOLD_WINDOW) if has_qos_2 else most
 
     @field_validator("device_id")
     @classmethod

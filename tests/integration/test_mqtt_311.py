@@ -154,7 +154,7 @@ async def test_qos_2_arrives_exactly_once_though_connections_break_at_every_step
 ) -> None:
     old.scripts.extend(Script(abort_after=count) for count in (2, 9, 4))
     old.scripts.append(Script(complete=lambda _packet: None))
-    async with agent(state_dir, old, streams__imu__qos=2, broker__max_inflight=7) as robot:
+    async with agent(state_dir, old, streams__imu__qos=2, broker__max_inflight=7, broker__dead_after=2) as robot:
         await feed(robot, 30)
         async with old.dropping_acks():
             await feed(robot, 30, first=31)
