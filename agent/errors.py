@@ -11,6 +11,7 @@ class Cause(StrEnum):
     CONNECT_TIMEOUT = "connect timeout"
     NO_PROGRESS = "no progress"
     LOST = "connection lost"
+    CUT = "reset by the other side"
     REFUSED = "refused"
     RESET = "reset"
     CLOSED = "closed by the broker"
@@ -26,7 +27,9 @@ class Cause(StrEnum):
         return self in _OWN_LINK
 
 
-_OWN_LINK = frozenset({Cause.NO_ROUTE, Cause.NAME_RESOLUTION, Cause.CONNECT_TIMEOUT, Cause.NO_PROGRESS, Cause.LOST})
+_OWN_LINK = frozenset(
+    {Cause.NO_ROUTE, Cause.NAME_RESOLUTION, Cause.CONNECT_TIMEOUT, Cause.NO_PROGRESS, Cause.LOST, Cause.CUT}
+)
 
 
 class AbsentError(Exception):

@@ -130,3 +130,5 @@ class Limits:
     maximum_qos: int = 2
     retain_available: bool = True
     keep_alive: int = 0
+    gives_reasons: bool = True
+    """Whether there are reason codes: in MQTT 3.1.1 the server just closes the connection."""

@@ -349,7 +349,8 @@ class Protocol(MQTTProtocol):  # type: ignore[misc] # gmqtt has no types
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the reason, which gmqtt only logs."""
         if exc is not None:
-            self._mqtt_handler.down(LinkDownError(f"the connection was lost: {exc}", cause=Cause.LOST))
+            cause = Cause.CUT if isinstance(exc, ConnectionError) else Cause.LOST
+            self._mqtt_handler.down(LinkDownError(f"the connection was lost: {exc}", cause=cause))
         super().connection_lost(exc)
         if self.closed.done():
             self.closed.exception()  # nobody else asks, and asyncio would tell of it when the process ends

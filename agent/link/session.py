@@ -318,4 +318,5 @@ def _limits(hello: Hello, *, session_present: bool, properties: dict[str, list[i
         maximum_qos=said("max_qos", 2),
         retain_available=bool(said("retain_available", 1)),
         keep_alive=said("server_keep_alive", hello.keep_alive),
+        gives_reasons=hello.version is Version.MQTT_5,
     )

@@ -14,7 +14,8 @@ from agent.model import Message, Server, Version
 from tests.support import outbox_file
 from tests.support.agent_process import AgentProcess, Setting
 from tests.support.agent_socket import AgentSocket
-from tests.support.packets import Filter
+from tests.support.connection import Connection
+from tests.support.packets import Filter, Packet, Publish
 from tests.support.script import Received
 from tests.support.scripted import Hello, Script, ScriptedBroker
 from tests.support.subscriber import records
@@ -260,6 +261,67 @@ async def test_a_stop_that_could_not_say_goodbye_hangs_up_so_that_the_will_is_du
 
 
 # Refusals.
+
+
+def closing_upon(topic: str) -> Script:
+    """Close, in the place of an answer, upon whatever is published on the topic."""
+
+    def on_packet(connection: Connection, packet: Packet) -> None:
+        if isinstance(packet, Publish) and packet.topic.endswith(topic):
+            connection.close()
+
+    return Script(ack=lambda packet: None if packet.topic.endswith(topic) else 0, on_packet=on_packet)
+
+
+@pytest.mark.parametrize("is_clean", [False, True], ids=["session kept", "clean session"])
+async def test_a_record_upon_which_the_broker_closes_each_time_is_found_and_holds_up_no_other(
+    old: ScriptedBroker,
+    state_dir: Path,
+    is_clean: bool,  # noqa: FBT001
+) -> None:
+    async with old.unreachable(), agent(state_dir, old, broker__clean_start=is_clean) as robot:
+        await feed(robot, 10)
+        await feed(robot, 1, "secret")
+        await feed(robot, 10, first=11)
+        old.default = closing_upon("/secret")
+        await old.start()
+        await old.wait_for(lambda: set(numbers(old.accepted)) == set(range(1, 21)))
+        await old.wait_for(lambda: [one for one in old.accepted if one.topic.endswith("/loss")])
+        connections = len(old.connections)
+        await feed(robot, 5, first=21)
+        await old.wait_for(lambda: set(numbers(old.accepted)) == set(range(1, 26)))
+        await stopped(robot)
+        assert len(old.connections) == connections
+        await old.stop()
+    assert connections < 20
+    assert set(outbox_file.quarantined(state_dir / "outbox.db")) == {("secret", 1, 1)}
+    assert outbox_file.waiting(state_dir / "outbox.db") == {}
+    assert old.violations == []
+
+
+async def test_a_broker_that_closes_again_and_again_without_a_pattern_costs_no_record(
+    old: ScriptedBroker, state_dir: Path
+) -> None:
+    def closing_after(count: int) -> Script:
+        left = count
+
+        def on_packet(connection: Connection, packet: Packet) -> None:
+            nonlocal left
+            left -= isinstance(packet, Publish)
+            if left == 0:
+                connection.close()
+
+        return Script(on_packet=on_packet)
+
+    async with old.unreachable(), agent(state_dir, old) as robot:
+        await feed(robot, 60)
+        old.scripts.extend(closing_after(1 + number % 5) for number in range(30))
+        await old.start()
+        await old.wait_for(lambda: set(numbers(old.accepted)) == set(range(1, 61)))
+        await stopped(robot)
+        await old.stop()
+    assert outbox_file.quarantined(state_dir / "outbox.db") == {}
+    assert outbox_file.waiting(state_dir / "outbox.db") == {}
 
 
 @pytest.mark.parametrize(

@@ -180,3 +180,22 @@ async def test_bad_credentials_are_told_and_good_ones_are_taken(tmp_path: Path, 
             async with agent(state_dir, broker, **settings) as robot:
                 await robot.wait_for_line(told)
                 await stopped(robot)
+
+
+async def test_a_record_that_the_broker_finds_too_large_is_found_and_holds_up_no_other(
+    tmp_path: Path, state_dir: Path
+) -> None:
+    async with (
+        Mosquitto(tmp_path / "mosquitto", extra=["max_packet_size 2000"]) as broker,
+        Subscriber(broker.port) as subscriber,
+        agent(state_dir, broker, outbox__fresh_for=60, ingest__max_line="1MiB") as robot,
+    ):
+        await subscriber.wait_for(lambda got: statuses(got) == ["online"])
+        await feed(robot, range(10))
+        await feed(robot, range(1), "large", filling="x" * 300_000)
+        await feed(robot, range(10, 20))
+        await subscriber.wait_for(lambda got: set(numbers(got)) == set(range(20)))
+        await subscriber.wait_for(lambda got: any(message.topic.endswith("/loss") for message in got))
+        await stopped(robot)
+    assert set(outbox_file.quarantined(state_dir / "outbox.db")) == {("large", 1, 1)}
+    assert outbox_file.waiting(state_dir / "outbox.db") == {}
