@@ -142,10 +142,12 @@ async def test_a_backlog_with_qos_2_is_drained_through_a_window_that_the_broker_
     assert outbox_file.waiting(state_dir / "outbox.db") == {}
 
 
-async def test_what_a_killed_agent_left_half_sent_does_not_fill_that_window(tmp_path: Path, state_dir: Path) -> None:
+async def test_what_a_killed_agent_left_half_sent_does_not_disturb_its_successor(
+    tmp_path: Path, state_dir: Path
+) -> None:
     settings: dict[str, Setting] = {"outbox__fresh_for": 600, "streams__once__qos": 2}
     async with (
-        Mosquitto(tmp_path / "mosquitto", extra=["max_inflight_messages 20"]) as broker,
+        Mosquitto(tmp_path / "mosquitto", extra=["max_inflight_messages 20", "log_type all"]) as broker,
         Subscriber(broker.port) as subscriber,
     ):
         async with agent(state_dir, broker, **settings) as robot:
@@ -154,6 +156,9 @@ async def test_what_a_killed_agent_left_half_sent_does_not_fill_that_window(tmp_
             await feed(robot, range(200), "once")
             await robot.kill()
             broker.thaw()
+        await subscriber.wait_for(lambda got: statuses(got) == ["online", "lost"])
+        assert broker.matching(r"Received PUBLISH from rover \(d0, q2,")
+        assert broker.matching("Received PUBREL") == []
         async with agent(state_dir, broker, **settings) as robot:
             # What it has of an earlier process goes to the backlog, at QoS 1; these go beside it.
             await feed(robot, range(200, 400), "once")
