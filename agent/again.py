@@ -59,8 +59,11 @@ class Suspicion:
     """
 
     _MOST_BLAMED = 2
+    _MOST_CLOSED = 8
 
     def __init__(self) -> None:
+        self._first = 0
+        self._closings = 0
         self._left = 0
         self._row = 0
         self._blamed = 0
@@ -83,6 +86,19 @@ class Suspicion:
         self._row = row
         self._left = max(self._left, 1)
         return parcel if self._blamed >= self._MOST_BLAMED else None
+
+    def closed(self, in_flight: list[Parcel], waiting: int) -> Parcel | None:
+        """Take what was in flight when the server closed without a word, and how much else; return what is found.
+
+        This is how a server of MQTT 3.1.1 refuses a packet. But servers close for many reasons: blamed is only what was
+        the first that it had not answered several times in a row, so that it holds up all others anyway.
+        """
+        if not in_flight or in_flight[0].is_released:
+            return None
+        row = in_flight[0].records[0].row
+        self._closings = self._closings + 1 if row == self._first else 1
+        self._first = row
+        return self.blame(in_flight, waiting) if self._closings >= self._MOST_CLOSED else None
 
     def acquit(self) -> None:
         """Note that a parcel was answered."""

@@ -117,7 +117,7 @@ class _Agent:
         self._delivery = Delivery(
             outbox,
             to=self._topics,
-            most_in_flight=broker.max_inflight,
+            most_in_flight=settings.window,
             way=Way(
                 share=settings.outbox.backlog_share,
                 rate=settings.outbox.backlog_rate,
@@ -206,6 +206,7 @@ class _Agent:
         hello = Hello(
             server=to.server,
             client_id=broker.client_id,
+            version=broker.protocol,
             username=broker.username or None,
             password=broker.password.get_secret_value() if broker.password else None,
             keep_alive=broker.keep_alive,

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from agent import clock, reasons
 from agent.again import Again, Suspicion
-from agent.errors import LinkDownError
+from agent.errors import Cause, LinkDownError
 from agent.lanes import Lane, Parcel, Queues, Room, Window
 from agent.model import Limits, Message, Record
 from agent.pace import Rate
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _LOW_WATER = 200
 _MOST_REFUSALS = 20
 _EXACTLY_ONCE = 2
+_CLOSED_UPON = 0x95  # the likeliest reason of those that MQTT 3.1.1 cannot give: packet too large
 _HEADERS = 64  # bytes of a PUBLISH beside its payload, about
 
 
@@ -121,8 +122,8 @@ class Delivery:
                     # Everything that was accepted or acknowledged meanwhile goes into one write.
                     await asyncio.sleep(0)
         finally:
-            if link.ended.done() and reasons.blames_a_packet(code := link.ended.result().reason_code):
-                self._look_for_poison(code)
+            if link.ended.done():
+                self._look_for_poison(link.ended.result(), link.limits)
 
     # What the last link left.
 
@@ -160,11 +161,16 @@ class Delivery:
         most = min(self._most_in_flight, link.limits.receive_maximum - link.own_in_flight)
         self._window.limit = 1 if self._suspicion.is_on else max(1, most)
 
-    def _look_for_poison(self, reason_code: int) -> None:
-        parcel = self._suspicion.blame(self._window.parcels(), len(self._again.unanswered))
-        if parcel is not None:
-            self._window.remove(parcel.packet_id)
-            self._refused(parcel, reason_code)
+    def _look_for_poison(self, end: LinkDownError, limits: Limits) -> None:
+        in_flight, waiting = self._window.parcels(), len(self._again.unanswered)
+        code, found = end.reason_code, None
+        if reasons.blames_a_packet(code):
+            found = self._suspicion.blame(in_flight, waiting)
+        elif end.cause in {Cause.CLOSED, Cause.RESET} and not limits.gives_reasons:
+            code, found = _CLOSED_UPON, self._suspicion.closed(in_flight, waiting)
+        if found is not None:
+            self._window.remove(found.packet_id)
+            self._refused(found, code)
 
     # The plan.
 

@@ -72,7 +72,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One PUBLISH, as MQTT 5 section 3.3 has it. `expiry` is the Message Expiry Interval in seconds."""
+    """One PUBLISH, as MQTT 5 section 3.3 has it. `expiry` is the Message Expiry Interval in seconds.
+
+    MQTT 3.1.1 has no place for `expiry` and `content_type`.
+    """
 
     topic: str
     payload: bytes
@@ -80,6 +83,13 @@ class Message:
     retain: bool = False
     expiry: int | None = None
     content_type: str | None = "application/json"
+
+
+class Version(StrEnum):
+    """A version of MQTT that can be spoken."""
+
+    MQTT_5 = "5"
+    MQTT_3_1_1 = "3.1.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,3 +130,5 @@ class Limits:
     maximum_qos: int = 2
     retain_available: bool = True
     keep_alive: int = 0
+    gives_reasons: bool = True
+    """Whether there are reason codes: in MQTT 3.1.1 the server just closes the connection."""

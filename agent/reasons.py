@@ -1,4 +1,4 @@
-"""Reason codes of MQTT 5 (section 2.4) and what follows from each."""
+"""Reason codes of MQTT 5 (section 2.4) and what follows from each; return codes of MQTT 3.1.1 are read as such."""
 
 from enum import Enum
 
@@ -46,6 +46,18 @@ NAMES = {
     0xA2: "wildcard subscriptions not supported",
 }
 """Section 2.4, table 2-6."""
+
+
+_RETURN_CODES = {
+    1: (0x84, "unacceptable protocol version"),
+    2: (0x85, "identifier rejected"),
+    3: (0x88, "server unavailable"),
+    4: (0x86, "bad user name or password"),
+    5: (0x87, "not authorized"),
+}
+"""MQTT 3.1.1 section 3.2.2.3, table 3.1, each with the reason code that means the same."""
+
+_UNSPECIFIED = 0x80
 
 
 class Verdict(Enum):
@@ -108,6 +120,18 @@ _PARK = frozenset(
 def describe(code: int) -> str:
     """Return the reason code as people look it up: `0x97 quota exceeded`."""
     return f"0x{code:02X} {NAMES.get(code, 'unknown reason code')}"
+
+
+def describe_return_code(code: int) -> str:
+    """Return the return code of a CONNACK of MQTT 3.1.1 as people look it up: `return code 5, not authorized`."""
+    _, name = _RETURN_CODES.get(code, (0, "which MQTT 3.1.1 does not know"))
+    return f"return code {code}, {name}"
+
+
+def of_return_code(code: int) -> int:
+    """Return the reason code that means the same as a return code of MQTT 3.1.1, which is below 0x80."""
+    reason_code, _ = _RETURN_CODES.get(code, (_UNSPECIFIED, ""))
+    return reason_code
 
 
 def verdict(code: int) -> Verdict:

@@ -141,6 +141,15 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         if self._reading is not None:
             await asyncio.wait([self._reading])
 
+    def hang_up(self) -> None:
+        """End the connection after what was written, without a DISCONNECT; what still comes is read."""
+        if self._transport is None:
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:  # TLS: its close_notify takes what was written along
+            self._transport.close()
+
     def down(self, why: LinkDownError) -> None:
         """Note that the connection is over; only the first reason counts."""
         if self.ended.done():

@@ -14,7 +14,6 @@ from typing import NoReturn
 
 import gmqtt
 from gmqtt.mqtt.connection import MQTTConnection
-from gmqtt.mqtt.constants import MQTTv50
 from gmqtt.mqtt.utils import ConnectionState
 
 from agent import clock, reasons
@@ -24,7 +23,7 @@ from agent.link.dial import dial
 from agent.link.handler import Handler, Protocol
 from agent.link.progress import RoundTrip
 from agent.link.states import Dialled, Event
-from agent.model import Inbound, Limits, Message, Server
+from agent.model import Inbound, Limits, Message, Server, Version
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +36,23 @@ _NORMAL = 0x00
 _WITH_WILL = 0x04
 _NOT_FOUND = 0x92
 _UNSUPPORTED = 0x84
+_OTHER_VERSION = {
+    Version.MQTT_5: 'the broker may know MQTT 3.1.1 only: set broker.protocol = "3.1.1"',
+    Version.MQTT_3_1_1: 'the broker may know MQTT 5 only: set broker.protocol = "5"',
+}
 _MAXIMUM_PACKET_SIZE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """What CONNECT says (MQTT 5 section 3.1) and how long each step may take; all times are in seconds."""
+    """What CONNECT says (MQTT 5 section 3.1) and how long each step may take; all times are in seconds.
+
+    MQTT 3.1.1 has no place for `session_expiry` and `will_delay`.
+    """
 
     server: Server
     client_id: str
+    version: Version = Version.MQTT_5
     username: str | None = None
     password: str | None = None
     keep_alive: int = 30
@@ -56,6 +63,11 @@ class Hello:
     connect_timeout: float = 3.0
     hello_timeout: float = 10.0
     dead_after: float = 10.0
+
+    @property
+    def clean_session(self) -> bool:
+        """What CONNECT's flag says: Clean Start, or Clean Session, with which MQTT 3.1.1 ends the session as well."""
+        return self.clean_start or (self.version is Version.MQTT_3_1_1 and self.session_expiry == 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +82,14 @@ class Session:
     """An open connection. `limits` is what CONNACK said; `inbound` what was received, in order."""
 
     def __init__(
-        self, connection: MQTTConnection, handler: Handler, limits: Limits, route: Route, round_trip: RoundTrip
+        self,
+        connection: MQTTConnection,
+        handler: Handler,
+        limits: Limits,
+        *,
+        version: Version,
+        route: Route,
+        round_trip: RoundTrip,
     ) -> None:
         self.limits = limits
         self.source, self.peer = route.source, route.peer
@@ -78,6 +97,8 @@ class Session:
         self._connection = connection
         self._handler = handler
         self._round_trip = round_trip
+        self._version = version
+        self._packets = packets.encoder(version)
         self._keep_alive = limits.keep_alive
         self._last_out = clock.monotonic()
 
@@ -123,12 +144,12 @@ class Session:
 
     def size(self, message: Message) -> int:
         """Return how many bytes the PUBLISH packet of this message has."""
-        return packets.size(message)
+        return self._packets.size(message)
 
     def takes(self, message: Message) -> bool:
         """Tell whether the server's Maximum Packet Size allows the message."""
         most = self.limits.maximum_packet_size
-        return most is None or packets.size(message) <= most
+        return most is None or self._packets.size(message) <= most
 
     def send(self, parcels: Sequence[tuple[int, bool, Message]]) -> None:
         """Send messages, each with its packet identifier and DUP flag, in one write."""
@@ -136,13 +157,12 @@ class Session:
             return
         self._last_out = now = clock.monotonic()
         self._handler.expect([packet_id for packet_id, _, message in parcels if message.qos], now)
-        self._connection.send_package(
-            b"".join([packets.publish(m, packet_id, dup=dup) for packet_id, dup, m in parcels])
-        )
+        publish = self._packets.publish
+        self._connection.send_package(b"".join([publish(m, packet_id, dup=dup) for packet_id, dup, m in parcels]))
 
     def release(self, packet_id: int) -> None:
         """Answer PUBREC with PUBREL (section 4.3.3)."""
-        self._send(packets.pubrel(packet_id))
+        self._send(self._packets.pubrel(packet_id, _NORMAL))
 
     def release_again(self, packet_id: int) -> None:
         """Send PUBREL for a packet that an earlier connection of the session released (section 4.4)."""
@@ -151,7 +171,7 @@ class Session:
 
     def release_unknown(self, packet_id: int) -> None:
         """Answer PUBREC for a packet that is not known (section 3.6.2.1)."""
-        self._send(packets.pubrel(packet_id, _NOT_FOUND))
+        self._send(self._packets.pubrel(packet_id, _NOT_FOUND))
 
     def _send(self, packet: bytes) -> None:
         if not self._handler.is_over:
@@ -198,7 +218,8 @@ class Session:
 
     async def subscribe(self, *filters: str, qos: int = 1) -> Sequence[int]:
         """Subscribe and return SUBACK's reason codes (section 3.9.3). Raises LinkDownError."""
-        subscriptions = [gmqtt.Subscription(topic, qos=qos, retain_as_published=True) for topic in filters]
+        keeps_retain = self._version is Version.MQTT_5  # in MQTT 3.1.1 its bit is reserved (section 3.8.3)
+        subscriptions = [gmqtt.Subscription(topic, qos=qos, retain_as_published=keeps_retain) for topic in filters]
         packet_id = self._connection.subscribe(subscriptions)
         return await self._handler.suback(packet_id)
 
@@ -254,12 +275,17 @@ class Session:
         """End the connection cleanly: DISCONNECT, then wait up to `within` seconds for the server to close.
 
         Closing first would make the kernel answer unread data with RST, which destroys what is still on its way, the
-        DISCONNECT too. `publish_will` asks the server for the will all the same (section 3.14.2.1).
+        DISCONNECT too. `publish_will` asks the server for the will all the same (section 3.14.2.1); MQTT 3.1.1 knows no
+        other way for that than an end without DISCONNECT (its section 3.14.4).
         """
-        if not self.ended.done():
+        if self.ended.done():
+            return
+        if publish_will and self._version is Version.MQTT_3_1_1:
+            self._handler.hang_up()
+        else:
             self._connection.send_disconnect(reason_code=_WITH_WILL if publish_will else _NORMAL)
-            self._handler.is_muted = True
-            await asyncio.wait([self.ended], timeout=within)
+        self._handler.is_muted = True
+        await asyncio.wait([self.ended], timeout=within)
 
 
 @asynccontextmanager
@@ -274,13 +300,14 @@ async def open_session(
     connected = await dial(hello.server, timeout=hello.connect_timeout, dead_after=hello.dead_after)
     route = _route(connected, hello)
     tell(Dialled(source=route.source))
-    handler = Handler(ConnectionState(protocol_version=MQTTv50), round_trip, tell)
+    level = packets.encoder(hello.version).level
+    handler = Handler(ConnectionState(protocol_version=level), round_trip, tell)
     connection = await _connection(connected, handler, hello)
     try:
         began = clock.monotonic()
         limits = await _greet(connection, handler, hello)
         round_trip.answered(clock.monotonic() - began)
-        yield Session(connection, handler, limits, route, round_trip)
+        yield Session(connection, handler, limits, version=hello.version, route=route, round_trip=round_trip)
     finally:
         await handler.bury()
 
@@ -301,7 +328,7 @@ async def _connection(connected: socket.socket, handler: Handler, hello: Hello) 
         connected.close()
         raise LinkDownError(f"cannot connect to {hello.server}: {exc}", cause=Cause.RESET) from exc
     transport.set_write_buffer_limits(high=_WRITE_BUFFER)
-    connection = MQTTConnection(transport, protocol, hello.clean_start, hello.keep_alive, package_handler=handler)
+    connection = MQTTConnection(transport, protocol, hello.clean_session, hello.keep_alive, package_handler=handler)
     handler.adopt(connection, transport, protocol)
     return connection
 
@@ -311,8 +338,9 @@ async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello) -> 
         async with asyncio.timeout(hello.hello_timeout):
             await connection.auth(
                 hello.client_id,
-                hello.username,
-                hello.password,
+                # As bytes: of text, gmqtt takes the characters for its length.
+                hello.username.encode() if hello.username is not None else None,
+                hello.password.encode() if hello.password is not None else None,
                 will_message=_will(hello),
                 session_expiry_interval=hello.session_expiry,
                 receive_maximum=_RECEIVE_MAXIMUM,
@@ -324,22 +352,26 @@ async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello) -> 
             f"{hello.server} accepted the connection, but sent no CONNACK for {hello.hello_timeout:g} s",
             cause=Cause.NO_CONNACK,
         ) from None
-    if 0 < code < reasons.GRANTED_BELOW:
-        # MQTT 3.1.1's CONNACK has such return codes; 1 is its "unacceptable protocol version".
-        raise ConnectRefusedError(
-            f"{hello.server} refused the connection: CONNACK 0x{code:02X} is none of MQTT 5;"
-            " the broker may know MQTT 3.1.1 only",
-            reason_code=_UNSUPPORTED,
-        )
-    if code >= reasons.GRANTED_BELOW:
-        said = properties.get("reason_string", [""])[0]
-        detail = f"{reasons.describe(code)} ({said})" if said else reasons.describe(code)
-        raise ConnectRefusedError(
-            f"{hello.server} refused the connection: {detail}",
-            reason_code=code,
-            reference=properties.get("server_reference", [""])[0],
-        )
+    if code > 0:
+        raise _refusal(hello, code, properties)
     return _limits(hello, session_present=session_present, properties=properties)
+
+
+def _refusal(hello: Hello, code: int, properties: dict[str, list[str]]) -> ConnectRefusedError:
+    """Return what CONNACK's code means. Below 0x80 it is a return code of MQTT 3.1.1, whatever was asked for."""
+    if code < reasons.GRANTED_BELOW:
+        detail, reason_code = reasons.describe_return_code(code), reasons.of_return_code(code)
+    else:
+        detail, reason_code = reasons.describe(code), code
+    if said := properties.get("reason_string", [""])[0]:
+        detail += f" ({said})"
+    if reason_code == _UNSUPPORTED or (code < reasons.GRANTED_BELOW and hello.version is Version.MQTT_5):
+        detail += f"; {_OTHER_VERSION[hello.version]}"
+    return ConnectRefusedError(
+        f"{hello.server} refused the connection: {detail}",
+        reason_code=reason_code,
+        reference=properties.get("server_reference", [""])[0],
+    )
 
 
 def _will(hello: Hello) -> gmqtt.Message | None:
@@ -366,4 +398,5 @@ def _limits(hello: Hello, *, session_present: bool, properties: dict[str, list[i
         maximum_qos=said("max_qos", 2),
         retain_available=bool(said("retain_available", 1)),
         keep_alive=said("server_keep_alive", hello.keep_alive),
+        gives_reasons=hello.version is Version.MQTT_5,
     )

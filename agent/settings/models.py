@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from agent.backoff import Strategy
-from agent.model import Delivery, Server
+from agent.model import Delivery, Server, Version
 from agent.settings.units import Band, Bytes, Number, Seconds, WholeSeconds
 
 BUILTIN_SOURCES = ("cpu", "memory", "disk", "network", "thermal", "host")
@@ -27,6 +27,8 @@ BUILTIN_SOURCES = ("cpu", "memory", "disk", "network", "thermal", "host")
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIRECTORIES = ("$STATE_DIRECTORY", "$RUNTIME_DIRECTORY")
+_QOS_2 = 2
+_UNTOLD_WINDOW = 20  # what mosquitto takes by default: its max_inflight_messages
 _NAME_RULE = "must be 1 to 64 of A-Z a-z 0-9 . _ -"
 
 
@@ -71,6 +73,12 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _version(value: object) -> object:
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    raise ValueError('must be "5" or "3.1.1"')
+
+
 def _none_if_empty(value: object) -> object:
     return None if value == "" else value
 
@@ -79,6 +87,7 @@ class BrokerTable(_Table):
     """[broker]: where to connect, as whom, and how patiently. Times are in seconds."""
 
     urls: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("mqtt://localhost:1883",)
+    protocol: Annotated[Version, BeforeValidator(_version)] = Version.MQTT_5
     client_id: str = Field(default="{device_id}", max_length=1000)
     username: str = Field(default="", max_length=10_000)
     password: SecretStr | None = None
@@ -264,6 +273,19 @@ class Settings(_Table):
     ingest: IngestTable = IngestTable()
     health: HealthTable = HealthTable()
     log: LogTable = LogTable()
+
+    @property
+    def window(self) -> int:
+        """Most messages on their way at a time: broker.max_inflight, or less where nothing says what the broker takes.
+
+        MQTT 3.1.1 has no Receive Maximum. A broker such as mosquitto then ends the connection for one QoS 2 message
+        more than its own limit, which it does not tell, and goes on to do so after each reconnect.
+        """
+        most = self.broker.max_inflight
+        if self.broker.protocol is not Version.MQTT_3_1_1 or "max_inflight" in self.broker.model_fields_set:
+            return most
+        has_qos_2 = any(table.qos == _QOS_2 for table in (*self.streams.values(), self.ingest.defaults))
+        return min(most, _UNTOLD_WINDOW) if has_qos_2 else most
 
     @field_validator("device_id")
     @classmethod

@@ -243,7 +243,9 @@ async def test_pubrec_for_a_packet_of_qos_1_does_not_end_it(scripted: ScriptedBr
 async def test_a_connack_of_mqtt_3_1_1_is_no_success(scripted: ScriptedBroker, state_dir: Path, code: int) -> None:
     scripted.default = Script(hello=Hello.SILENCE, raw=bytes([0x20, 2, 0, code]))
     async with agent(state_dir, scripted.url) as robot:
-        await robot.wait_for_line("the broker may know MQTT 3.1.1 only; next attempt in")
+        await robot.wait_for_line(
+            f'return code {code}, .*the broker may know MQTT 3.1.1 only: set broker.protocol = "3.1.1"; next attempt in'
+        )
         assert not any("link up" in line for line in robot.lines)
 
 

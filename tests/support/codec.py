@@ -1,4 +1,4 @@
-"""The codec of MQTT 5 (chapter 3), written from the standard for the tests alone.
+"""The codec of MQTT 5 and, at protocol level 4, of MQTT 3.1.1 (chapter 3), written from the standards for tests alone.
 
 `decode` is strict: what the standard calls malformed or a protocol error raises `MalformedError`. What it only forbids
 a client to do (DUP at QoS 0, a wildcard in a topic name) is decoded, and judged in `tests.support.conduct`.
@@ -29,7 +29,7 @@ from tests.support.packets import (
     Unsubscribe,
     Will,
 )  # fmt: skip
-from tests.support.wire import PROTOCOL_ERROR, UNSUPPORTED_VERSION, MalformedError, Properties, Reader
+from tests.support.wire import MQTT_3_1_1, MQTT_5, PROTOCOL_ERROR, MalformedError, Properties, Reader, VersionError
 
 __all__ = ["MalformedError", "Stream", "decode", "encode"]
 
@@ -51,6 +51,10 @@ ENDS: dict[int, tuple[type[Disconnect | Auth], frozenset[int]]] = {
     15: (Auth, frozenset({0x00, 0x18, 0x19})),
 }
 CONNACK_REASONS = frozenset({0, *range(0x80, 0x8B), 0x8C, 0x90, 0x95, 0x97, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F})
+RETURN_CODES = frozenset(range(6))
+"""CONNACK's at level 4 (3.1.1 section 3.2.2.3)."""
+GRANTS = frozenset({0, 1, 2, 0x80})
+"""SUBACK's at level 4 (3.1.1 section 3.9.3)."""
 KINDS: dict[type[Packet], int] = {
     Puback: 4, Pubrec: 5, Pubrel: 6, Pubcomp: 7, Suback: 9, Unsuback: 11,
     Pingreq: 12, Pingresp: 13, Disconnect: 14, Auth: 15,
@@ -58,9 +62,10 @@ KINDS: dict[type[Packet], int] = {
 
 
 class Stream:
-    """Cuts what a peer sends into packets."""
+    """Cuts what a peer sends into packets of this protocol level."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: int = MQTT_5) -> None:
+        self._level = level
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[Packet, int]]:
@@ -76,7 +81,7 @@ class Stream:
                     raise MalformedError("packet type 0")
                 if length < 0 or body + length > end:
                     break
-                packet = decode(data[at] >> 4, data[at] & 0x0F, data[body : body + length])
+                packet = decode(data[at] >> 4, data[at] & 0x0F, data[body : body + length], self._level)
                 size = body + length - at
                 at = body + length
                 yield packet, size
@@ -93,13 +98,13 @@ def _remaining_length(data: bytes, at: int) -> tuple[int, int]:
     return reader.varint(), at + reader.at
 
 
-def decode(kind: int, flags: int, body: bytes) -> Packet:
+def decode(kind: int, flags: int, body: bytes, level: int = MQTT_5) -> Packet:
     """Decode one packet: its type and flags (section 2.1) and all that follows the remaining length."""
     if kind == 3:
-        return _publish(flags, Reader(body))
+        return _publish(flags, Reader(body, level))
     if flags != (0b0010 if kind in {6, 8, 10} else 0):
         raise MalformedError(f"flags {flags:04b} in packet type {kind}")  # [MQTT-2.1.3-1]
-    reader = Reader(body)
+    reader = Reader(body, level)
     if kind in ACKS:
         ack, allowed = ACKS[kind]
         packet_id = reader.packet_id()
@@ -107,7 +112,7 @@ def decode(kind: int, flags: int, body: bytes) -> Packet:
         packet: Packet = ack(packet_id=packet_id, reason=reason, properties=properties)
     elif kind in BARE:
         packet = BARE[kind]()
-    elif kind in ENDS:
+    elif kind in ENDS and (kind, level) != (15, MQTT_3_1_1):
         end, allowed = ENDS[kind]
         reason, properties = _reason(reader, end.__name__.upper(), allowed)
         packet = end(reason=reason, properties=properties)
@@ -138,6 +143,8 @@ def _publish(flags: int, reader: Reader) -> Publish:
 
 def _reason(reader: Reader, place: str, allowed: frozenset[int]) -> tuple[int, Properties]:
     """Reason code and properties, both of which may be left out (sections 3.4.2.1 and 3.14.2.1)."""
+    if reader.level == MQTT_3_1_1:
+        return 0, {}
     reason = reader.byte() if reader.at < reader.end else 0
     if reason not in allowed:
         raise MalformedError(f"reason code 0x{reason:02x} in {place}", PROTOCOL_ERROR)
@@ -153,14 +160,16 @@ def _some(reader: Reader, read: Callable[[Reader], T]) -> Iterator[T]:
 
 def _connect(reader: Reader) -> Connect:
     name, version = reader.text(), reader.byte()
-    if (name, version) != ("MQTT", 5):
-        raise MalformedError(f"protocol {name!r} version {version}", UNSUPPORTED_VERSION)
+    if (name, version) != ("MQTT", reader.level):
+        raise VersionError(name, version)
     flags = reader.byte()
     will_qos = flags >> 3 & 3
     if flags & 1:
         raise MalformedError("the reserved CONNECT flag is set")  # [MQTT-3.1.2-3]
     if will_qos == 3 or (not flags & 0x04 and flags & 0x38):
         raise MalformedError(f"will flags {flags:08b}")  # [MQTT-3.1.2-11] to [MQTT-3.1.2-13]
+    if version == MQTT_3_1_1 and flags & 0xC0 == 0x40:
+        raise MalformedError("a password without a user name")  # 3.1.1 [MQTT-3.1.2-22]
     keep_alive, properties = reader.two(), wire.read_properties(reader, "CONNECT")
     client_id, will = reader.text(), None
     if flags & 0x04:
@@ -187,7 +196,7 @@ def _connack(reader: Reader) -> Connack:
     flags, reason = reader.byte(), reader.byte()
     if flags > 1 or (flags and reason):
         raise MalformedError(f"CONNACK flags {flags:08b} with reason 0x{reason:02x}")  # [MQTT-3.2.2-1], [MQTT-3.2.2-6]
-    if reason not in CONNACK_REASONS:
+    if reason not in (RETURN_CODES if reader.level == MQTT_3_1_1 else CONNACK_REASONS):
         raise MalformedError(f"reason code 0x{reason:02x} in CONNACK", PROTOCOL_ERROR)
     return Connack(session_present=flags == 1, reason=reason, properties=wire.read_properties(reader, "CONNACK"))
 
@@ -200,6 +209,8 @@ def _subscribe(reader: Reader) -> Subscribe:
 def _filter(reader: Reader) -> Filter:
     topic, options = reader.text(), reader.byte()
     qos, handling = options & 3, options >> 4 & 3
+    if reader.level == MQTT_3_1_1 and options & 0xFC:
+        raise MalformedError(f"requested QoS {options:08b}")  # 3.1.1 [MQTT-3.8.3-4]
     if options & 0xC0 or qos == 3 or handling == 3:
         raise MalformedError(f"subscription options {options:08b}")  # [MQTT-3.8.3-5]
     if topic.startswith("$share/") and options & 0x04:
@@ -224,42 +235,47 @@ REST: dict[int, Callable[[Reader], Packet]] = {1: _connect, 2: _connack, 8: _sub
 def _answers(kind: int, reader: Reader) -> Suback | Unsuback:
     cls, allowed = ANSWERS[kind]
     packet_id, properties = reader.packet_id(), wire.read_properties(reader, cls.__name__.upper())
+    if reader.level == MQTT_3_1_1:
+        if cls is Unsuback:
+            return Unsuback(packet_id=packet_id, reasons=())
+        allowed = GRANTS
     reasons = tuple(_some(reader, Reader.byte))
     if not allowed.issuperset(reasons):
         raise MalformedError(f"reason codes {reasons} in {cls.__name__.upper()}", PROTOCOL_ERROR)
     return cls(packet_id=packet_id, reasons=reasons, properties=properties)
 
 
-def encode(packet: Packet) -> bytes:
-    """The bytes of `packet`, in the shortest form the standard allows."""
+def encode(packet: Packet, level: int = MQTT_5) -> bytes:
+    """The bytes of `packet`, in the shortest form the standard allows; level 4 leaves out what it does not know."""
     flags = 0
     match packet:
         case Publish():
             kind, flags = 3, packet.dup << 3 | packet.qos << 1 | packet.retain
-            body = wire.text(packet.topic) + _id(packet.packet_id) + wire.write_properties(packet.properties, "PUBLISH")
-            body += packet.payload
+            body = wire.text(packet.topic) + _id(packet.packet_id)
+            body += wire.write_properties(packet.properties, "PUBLISH", level) + packet.payload
         case Puback() | Pubrec() | Pubrel() | Pubcomp():
             kind, flags = KINDS[type(packet)], 2 if isinstance(packet, Pubrel) else 0
-            body = _id(packet.packet_id) + _ending(packet)
+            body = _id(packet.packet_id) + _ending(packet, level)
         case Disconnect() | Auth():
-            kind, body = KINDS[type(packet)], _ending(packet)
+            kind, body = KINDS[type(packet)], _ending(packet, level)
         case Pingreq() | Pingresp():
             kind, body = KINDS[type(packet)], b""
         case Connack():
             kind, body = 2, bytes((packet.session_present, packet.reason))
-            body += wire.write_properties(packet.properties, "CONNACK")
+            body += wire.write_properties(packet.properties, "CONNACK", level)
         case Suback() | Unsuback():
             kind, place = KINDS[type(packet)], type(packet).__name__.upper()
-            body = _id(packet.packet_id) + wire.write_properties(packet.properties, place) + bytes(packet.reasons)
+            body = _id(packet.packet_id) + wire.write_properties(packet.properties, place, level)
+            body += _reasons(packet, level)
         case Connect():
-            kind, body = 1, _connect_body(packet)
+            kind, body = 1, _connect_body(packet, level)
         case Subscribe():
             kind, flags = 8, 2
-            body = _id(packet.packet_id) + wire.write_properties(packet.properties, "SUBSCRIBE")
+            body = _id(packet.packet_id) + wire.write_properties(packet.properties, "SUBSCRIBE", level)
             body += b"".join(wire.text(item.topic) + _options(item) for item in packet.filters)
         case Unsubscribe():
             kind, flags = 10, 2
-            body = _id(packet.packet_id) + wire.write_properties(packet.properties, "UNSUBSCRIBE")
+            body = _id(packet.packet_id) + wire.write_properties(packet.properties, "UNSUBSCRIBE", level)
             body += b"".join(map(wire.text, packet.filters))
     return bytes((kind << 4 | flags,)) + wire.varint(len(body)) + body
 
@@ -268,26 +284,35 @@ def _id(packet_id: int | None) -> bytes:
     return b"" if packet_id is None else packet_id.to_bytes(2)
 
 
-def _ending(packet: Puback | Pubrec | Pubrel | Pubcomp | Disconnect | Auth) -> bytes:
+def _ending(packet: Puback | Pubrec | Pubrel | Pubcomp | Disconnect | Auth, level: int) -> bytes:
+    if level == MQTT_3_1_1:
+        return wire.write_properties(packet.properties, type(packet).__name__.upper(), level)
     if packet.properties:
         return bytes((packet.reason,)) + wire.write_properties(packet.properties, type(packet).__name__.upper())
     return bytes((packet.reason,)) if packet.reason else b""
+
+
+def _reasons(packet: Suback | Unsuback, level: int) -> bytes:
+    if level == MQTT_5:
+        return bytes(packet.reasons)
+    return bytes(min(reason, 0x80) for reason in packet.reasons) if isinstance(packet, Suback) else b""
 
 
 def _options(item: Filter) -> bytes:
     return bytes((item.qos | item.no_local << 2 | item.retain_as_published << 3 | item.retain_handling << 4,))
 
 
-def _connect_body(packet: Connect) -> bytes:
+def _connect_body(packet: Connect, level: int) -> bytes:
     flags = packet.clean_start << 1 | (packet.username is not None) << 7 | (packet.password is not None) << 6
     tail = wire.text(packet.client_id)
     if packet.will is not None:
         will = packet.will
         flags |= 0x04 | will.qos << 3 | will.retain << 5
-        tail += wire.write_properties(will.properties, "will") + wire.text(will.topic) + wire.binary(will.payload)
+        tail += wire.write_properties(will.properties, "will", level)
+        tail += wire.text(will.topic) + wire.binary(will.payload)
     if packet.username is not None:
         tail += wire.text(packet.username)
     if packet.password is not None:
         tail += wire.binary(packet.password)
-    head = wire.text("MQTT") + bytes((5, flags)) + packet.keep_alive.to_bytes(2)
-    return head + wire.write_properties(packet.properties, "CONNECT") + tail
+    head = wire.text("MQTT") + bytes((level, flags)) + packet.keep_alive.to_bytes(2)
+    return head + wire.write_properties(packet.properties, "CONNECT", level) + tail

@@ -1,4 +1,4 @@
-"""Judges a client's conduct by MQTT 5: pure, the time is an argument.
+"""Judges a client's conduct by MQTT 5, or by MQTT 3.1.1: pure, the time is an argument.
 
 What is judged is only what the server can know for certain. Packets that were under way when a connection broke may
 never have been seen here, so that a retransmission may look like a first transmission: as many as the largest Receive
@@ -10,6 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.support.packets import Connack, Connect, Puback, Publish, Pubrel, Subscribe, Unsubscribe
+from tests.support.wire import MQTT_3_1_1, MQTT_5
+
+IN_3_1_1 = {
+    "MQTT-2.2.1-3": "MQTT-2.3.1-2",
+    "MQTT-2.2.1-5": "MQTT-2.3.1-6",
+    "MQTT-3.1.2-22": "MQTT-3.1.2-23",
+    "MQTT-4.3.2-2": "MQTT-4.3.2-1",
+    "MQTT-4.3.3-2": "MQTT-4.3.3-1",
+    "MQTT-4.3.3-6": "MQTT-4.3.3-1",
+}
+"""What the statements of MQTT 5 are called there; the others have the same number in both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +81,12 @@ class Conduct:
         connack: Connack,
         report: Callable[[str, str], None],
         now: float,
+        level: int = MQTT_5,
     ) -> None:
         limits = connack.properties
         self._session = session
-        self._report = report
+        self._level = level
+        self._to = report
         self._resumed = connack.session_present
         self._memory_lost, session.memory_lost = session.memory_lost, False
         self._window = _number(limits.get("receive_maximum", 65_535))
@@ -91,6 +104,9 @@ class Conduct:
         self._resent_place = 0
         self._unseen = 0
         self._heard = now
+
+    def _report(self, statement: str, text: str) -> None:
+        self._to(IN_3_1_1.get(statement, statement) if self._level == MQTT_3_1_1 else statement, text)
 
     def heard(self, *, size: int, now: float) -> None:
         """Any packet: its size, and the time since the one before it."""
@@ -156,7 +172,12 @@ class Conduct:
             self._report("MQTT-3.3.4-6", f"a subscription identifier on {packet.topic!r}")
 
     def _sent_again_here(self, packet: Publish, packet_id: int) -> None:
-        if packet.dup or same(self._waiting[packet_id], packet):
+        is_same = same(self._waiting[packet_id], packet)
+        if self._level == MQTT_3_1_1 and is_same:
+            # Sending again is not forbidden there (3.1.1 section 4.4), as long as it says so.
+            if not packet.dup:
+                self._report("MQTT-3.3.1-1", f"packet {packet_id} was sent again with DUP 0")
+        elif packet.dup or is_same:
             self._report("MQTT-4.4.0-1", f"packet {packet_id} was sent again on a live connection")
         else:
             self._report("MQTT-2.2.1-3", f"packet identifier {packet_id} was used again while in flight")
@@ -208,7 +229,8 @@ class Conduct:
 
     def release(self, packet: Pubrel) -> None:
         if packet.packet_id in self._releasing:
-            self._report("MQTT-4.4.0-1", f"PUBREL {packet.packet_id} was sent again on a live connection")
+            if self._level == MQTT_5:
+                self._report("MQTT-4.4.0-1", f"PUBREL {packet.packet_id} was sent again on a live connection")
         elif packet.packet_id not in self._session.held and not self._resumed:
             self._report("section 4.3.3", f"PUBREL {packet.packet_id}, which was never received")
         self._releasing.add(packet.packet_id)

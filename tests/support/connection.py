@@ -29,7 +29,7 @@ from tests.support.packets import (
     Will,
 )
 from tests.support.script import Hello, Received, Script
-from tests.support.wire import MalformedError, Properties
+from tests.support.wire import MQTT_3_1_1, MQTT_5, UNSUPPORTED_VERSION, MalformedError, Properties, VersionError
 
 GOODBYE = 2.0
 """Seconds that a client has for closing after its DISCONNECT."""
@@ -46,6 +46,8 @@ class Phase(enum.Enum):
 class House(Protocol):
     """What a connection asks of its broker."""
 
+    @property
+    def level(self) -> int: ...
     def clock(self) -> float: ...
     def made(self, connection: "Connection") -> None: ...
     def changed(self) -> None: ...
@@ -68,13 +70,16 @@ class Connection(asyncio.Protocol):
         """The client's."""
         self.session = Session("")
         self.phase = Phase.GREETING
+        self.refused_level: int | None = None
+        """That of a CONNECT which the broker does not know."""
         self.publishes = 0
         self.opened = house.clock()
         self.closed: float | None = None
         self.will_due: Will | None = None
         """Set at the end: the will that a broker would publish after its delay."""
         self._house = house
-        self._stream = Stream()
+        self._level = house.level
+        self._stream = Stream(house.level)
         self._conduct: Conduct | None = None
         self._out = bytearray()
         self._goodbye: asyncio.TimerHandle | None = None
@@ -93,6 +98,8 @@ class Connection(asyncio.Protocol):
                 self._receive(packet, size)
                 if self.phase is Phase.ENDED:
                     break
+        except VersionError as exc:
+            self._refuse_version(exc.level)
         except MalformedError as exc:
             self.report("section 4.13", str(exc))
             self.end(exc.code)
@@ -106,7 +113,7 @@ class Connection(asyncio.Protocol):
         self.closed = self._house.clock()
         if self._conduct is not None and self.disconnect is None:
             self._conduct.silent_until(self.closed)
-        accepted = self.connack is not None and self.connack.reason < 0x80
+        accepted = self.connack is not None and self.connack.reason == 0
         if self.connect and accepted and (self.disconnect is None or self.disconnect.reason != 0):
             self.will_due = self.connect.will
         self._house.ended(self)
@@ -114,7 +121,7 @@ class Connection(asyncio.Protocol):
     # What a test may do to it.
 
     def send(self, packet: Packet) -> None:
-        self.send_raw(encode(packet))
+        self.send_raw(encode(packet, self._level))
 
     def send_raw(self, data: bytes) -> None:
         """Send any bytes, also such as are no packet."""
@@ -132,9 +139,9 @@ class Connection(asyncio.Protocol):
         self.phase = Phase.ENDED
 
     def end(self, reason: int, properties: Properties | None = None) -> None:
-        """Send DISCONNECT with this reason code and close."""
+        """Send DISCONNECT with this reason code and close; in MQTT 3.1.1 a server only closes."""
         if self.phase is not Phase.ENDED:
-            if self.phase is Phase.OPEN:
+            if self.phase is Phase.OPEN and self._level == MQTT_5:
                 self.send(Disconnect(reason=reason, properties=properties or {}))
             self.close()
 
@@ -220,6 +227,12 @@ class Connection(asyncio.Protocol):
         assert self._conduct is not None
         return self._conduct
 
+    def _refuse_version(self, level: int) -> None:
+        self.refused_level = level
+        code = 1 if self._level == MQTT_3_1_1 else UNSUPPORTED_VERSION  # 3.1.1 [MQTT-3.1.2-2], 5 section 3.1.2.2
+        self.send(Connack(reason=code))
+        self.close()
+
     def _on_connect(self, packet: Connect) -> None:
         if self.connect is not None:
             self.report("MQTT-3.1.0-2", "a second CONNECT")
@@ -227,16 +240,21 @@ class Connection(asyncio.Protocol):
             return
         self.connect = packet
         script = self.script
-        refused = script.reason >= 0x80
+        refused = script.reason != 0
         self.session, present = (
             (Session(packet.client_id), False) if refused else self._house.open_session(self, packet)
         )
         properties = dict(script.properties)
-        if not packet.client_id:
+        if not packet.client_id and self._level == MQTT_5:
             properties["assigned_client_identifier"] = self.session.client_id
         connack = Connack(session_present=present, reason=script.reason, properties=properties)
         self._conduct = Conduct(
-            session=self.session, connect=packet, connack=connack, report=self.report, now=self._house.clock()
+            session=self.session,
+            connect=packet,
+            connack=connack,
+            report=self.report,
+            now=self._house.clock(),
+            level=self._level,
         )
         if script.hello is Hello.CONNACK:
             self.connack = connack
@@ -260,11 +278,13 @@ class Connection(asyncio.Protocol):
             Received(packet=packet, topic=topic, connection=self.number, at=self._house.clock(), code=code), first=first
         )
         if packet.packet_id is not None:
-            if packet.qos == 2 and (code is None or code < 0x80):
+            # In MQTT 3.1.1 a server cannot refuse: it acknowledges, and may drop what it has got.
+            told = code if code is None or self._level == MQTT_5 else 0
+            if packet.qos == 2 and (told is None or told < 0x80):
                 self.session.held.add(packet.packet_id)
-            if code is not None:
+            if told is not None:
                 kind = Puback if packet.qos == 1 else Pubrec
-                self._house.acknowledge(self, kind(packet_id=packet.packet_id, reason=code))
+                self._house.acknowledge(self, kind(packet_id=packet.packet_id, reason=told))
         self.publishes += 1
         if self.publishes == self.script.abort_after:
             self._flush()

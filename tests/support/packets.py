@@ -1,4 +1,7 @@
-"""The packets of MQTT 5 (chapter 3) as values; the defaults are what the standard reads where a packet is silent."""
+"""The packets of MQTT 5 (chapter 3) as values; the defaults are what the standard reads where a packet is silent.
+
+Those of MQTT 3.1.1 have no properties, and of reason codes only CONNACK's (0 to 5) and SUBACK's.
+"""
 
 from dataclasses import dataclass, field
 

@@ -7,17 +7,19 @@ from typing import Self, TypeVar
 
 from tests.support.codec import Stream, encode
 from tests.support.packets import Connack, Connect, Packet, Pingreq, Pingresp
+from tests.support.wire import MQTT_5, Properties
 
 P = TypeVar("P", bound=Packet)
 PATIENCE = 10.0
 
 
 class RawClient:
-    """One TCP connection to 127.0.0.1; it answers nothing by itself."""
+    """One TCP connection to 127.0.0.1, which speaks this protocol level; it answers nothing by itself."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, level: int = MQTT_5) -> None:
         self._port = port
-        self._stream = Stream()
+        self._level = level
+        self._stream = Stream(level)
         self._received: list[Packet] = []
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
@@ -38,12 +40,13 @@ class RawClient:
 
     async def connect(self, packet: Connect | None = None) -> Connack:
         """Send CONNECT (client identifier `robot`, a session that stays), and return the CONNACK."""
-        self.send(packet or Connect(client_id="robot", properties={"session_expiry_interval": 3600}))
+        stays: Properties = {"session_expiry_interval": 3600} if self._level == MQTT_5 else {}
+        self.send(packet or Connect(client_id="robot", properties=stays))
         return await self.receive(Connack)
 
     def send(self, *packets: Packet) -> None:
         """Send all in one write."""
-        self.send_raw(b"".join(map(encode, packets)))
+        self.send_raw(b"".join(encode(packet, self._level) for packet in packets))
 
     def send_raw(self, data: bytes) -> None:
         self._writer.write(data)

@@ -1,4 +1,4 @@
-"""An MQTT 5 broker on 127.0.0.1 that does what it is told, records everything, and judges the client's conduct.
+"""A broker on 127.0.0.1 that does what it is told, records everything, and judges the client's conduct.
 
     broker.scripts.append(Script(properties={"receive_maximum": 5}, abort_after=20))  # for the next connection
     async with broker.dropping_acks():
@@ -24,16 +24,20 @@ from tests.support.connection import Connection, Phase
 from tests.support.packets import Connect, Disconnect, Puback, Pubcomp, Publish, Pubrec, Will
 from tests.support.ports import free_port
 from tests.support.script import Hello, Received, Script
-from tests.support.wire import Properties
+from tests.support.wire import MQTT_3_1_1, MQTT_5, Properties
 
 __all__ = ["Hello", "Script", "ScriptedBroker"]
 
 T = TypeVar("T")
 Answer = Puback | Pubrec | Pubcomp
+NEVER = 0xFFFF_FFFF
+"""A session expiry that does not come (MQTT 5 section 3.1.2.11.2)."""
 
 
 class ScriptedBroker:
     """`scripts` are for the next connections, one each; `default` for all others.
+
+    It knows one protocol `level`: 5, or 4, which is MQTT 3.1.1. A CONNECT of another is refused.
 
     A small `receive_buffer` (bytes) makes `stalling()` felt by the client soon. `clock` tells monotonic seconds.
     """
@@ -42,11 +46,13 @@ class ScriptedBroker:
         self,
         *,
         default: Script | None = None,
+        level: int = MQTT_5,
         receive_buffer: int | None = None,
         host: str = "127.0.0.1",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.host = host
+        self.level = level
         self.default = default or Script()
         self.scripts: deque[Script] = deque()
         self.clock = clock
@@ -276,7 +282,9 @@ class ScriptedBroker:
         if present is None:
             present = kept is not None
         session = kept if kept is not None and present else Session(client_id)
-        expiry = connect.properties.get("session_expiry_interval", 0)
+        # Without Clean Session, a session of MQTT 3.1.1 outlives its connections (3.1.1 section 3.1.2.4).
+        otherwise = NEVER if self.level == MQTT_3_1_1 and not connect.clean_start else 0
+        expiry = connect.properties.get("session_expiry_interval", otherwise)
         assert isinstance(expiry, int)
         session.expiry = expiry
         self.sessions[client_id] = session

@@ -1,4 +1,7 @@
-"""The data types and the properties of MQTT 5 (sections 1.5 and 2.2.2), strict in both directions."""
+"""The data types and the properties of MQTT 5 (sections 1.5 and 2.2.2), strict in both directions.
+
+MQTT 3.1.1 (protocol level 4) has the same data types, and no properties.
+"""
 
 from collections.abc import Mapping
 
@@ -7,6 +10,9 @@ PropertyValue = int | str | bytes | Pairs | tuple[int, ...]
 Properties = Mapping[str, PropertyValue]
 """By name (`receive_maximum`). User properties are pairs; subscription identifiers a tuple."""
 
+MQTT_3_1_1, MQTT_5 = 4, 5
+"""Protocol levels (section 3.1.2.2)."""
+
 MALFORMED = 0x81
 PROTOCOL_ERROR = 0x82
 UNSUPPORTED_VERSION = 0x84
@@ -14,19 +20,28 @@ MAX_VARINT = 268_435_455
 
 
 class MalformedError(Exception):
-    """Bytes that are no MQTT 5 packet; `code` is the reason code that section 4.13 gives them."""
+    """Bytes that are no packet; `code` is the reason code that section 4.13 of MQTT 5 gives them."""
 
     def __init__(self, what: str, code: int = MALFORMED) -> None:
         super().__init__(f"{what} (0x{code:02x})")
         self.code = code
 
 
+class VersionError(MalformedError):
+    """A CONNECT of another protocol, or of a level that the reader does not know."""
+
+    def __init__(self, name: str, level: int) -> None:
+        super().__init__(f"protocol {name!r} version {level}", UNSUPPORTED_VERSION)
+        self.level = level
+
+
 class Reader:
     """Takes one packet's body apart, and never reads past its end."""
 
-    __slots__ = ("at", "data", "end")
+    __slots__ = ("at", "data", "end", "level")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, level: int = MQTT_5) -> None:
+        self.level = level
         self.data = data
         self.at = 0
         self.end = len(data)
@@ -154,6 +169,8 @@ WIDTH = {"flag": 1, "two": 2, "four": 4}
 
 
 def read_properties(reader: Reader, place: str) -> dict[str, PropertyValue]:
+    if reader.level == MQTT_3_1_1:
+        return {}
     inner = Reader(reader.take(reader.varint()))
     found: dict[str, PropertyValue] = {}
     while inner.at < inner.end:
@@ -189,8 +206,12 @@ def _read_one(reader: Reader, name: str, kind: str) -> int | str | bytes | tuple
     return value
 
 
-def write_properties(properties: Properties, place: str) -> bytes:
+def write_properties(properties: Properties, place: str, level: int = MQTT_5) -> bytes:
     """Encode what may stand in `place`; values are not judged, so that a test can send nonsense on purpose."""
+    if level == MQTT_3_1_1:
+        if properties:
+            raise ValueError(f"no properties in MQTT 3.1.1: {properties}")
+        return b""
     out = bytearray()
     for name, value in properties.items():
         if name not in BY_NAME or place not in BY_NAME[name][2]:

@@ -6,8 +6,10 @@ import inspect
 from importlib.metadata import version
 
 import pytest
+from gmqtt import Message, Subscription
 from gmqtt.mqtt import package
 from gmqtt.mqtt.connection import MQTTConnection
+from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 from gmqtt.mqtt.handler import MqttPackageHandler
 from gmqtt.mqtt.protocol import MQTTProtocol
 from gmqtt.mqtt.utils import ConnectionState, pack_variable_byte_integer
@@ -43,7 +45,16 @@ def test_the_handler_still_has_what_is_called_or_overridden(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["put_package", "send_package", "auth", "subscribe", "send_disconnect", "_send_ping_request"]
+    "name",
+    [
+        "put_package",
+        "send_package",
+        "auth",
+        "subscribe",
+        "send_disconnect",
+        "_send_ping_request",
+        "send_command_with_mid",
+    ],
 )
 def test_the_connection_still_has_what_is_called(name: str) -> None:
     assert hasattr(MQTTConnection, name)
@@ -92,3 +103,51 @@ async def test_a_connection_that_ends_before_it_was_taken_on_ends_quietly() -> N
 def test_the_codec_still_has_what_is_used() -> None:
     assert package.PackageFactory._build_properties_data({"content_type": "a"}, 5) == bytearray(b"\x04\x03\x00\x01a")
     assert pack_variable_byte_integer(321) == bytearray(b"\xc1\x02")
+
+
+async def at_level_4() -> tuple[Handler, Protocol]:
+    handler = Handler(state=ConnectionState(protocol_version=MQTTv311))
+    return handler, Protocol(handler)
+
+
+def test_the_protocol_levels_are_those_of_the_standards() -> None:
+    assert (MQTTv311, MQTTv50) == (4, 5)
+
+
+async def test_the_codec_writes_mqtt_3_1_1_where_the_state_says_so() -> None:
+    _, protocol = await at_level_4()
+    will = Message("w", b"lost", qos=1, retain=True, will_delay_interval=15, content_type="application/json")
+    connect = package.LoginPackageFactor.build_package(
+        "rover",
+        b"us\xc3\xa9r",
+        b"pw",
+        clean_session=False,
+        keepalive=30,
+        protocol=protocol,
+        will_message=will,
+        session_expiry_interval=60,
+    )
+    assert bytes(connect) == (
+        b"\x10\x25\x00\x04MQTT\x04\xec\x00\x1e\x00\x05rover\x00\x01w\x00\x04lost\x00\x05us\xc3\xa9r\x00\x02pw"
+    )
+    _, subscribe = package.SubscribePacket.build_package([Subscription("a/#", qos=1)], protocol)
+    assert bytes(subscribe)[:2] + bytes(subscribe)[4:] == b"\x82\x08\x00\x03a/#\x01"
+    assert package.DisconnectPacket.build_package(protocol, reason_code=4) == b"\xe0\x00"
+    assert (
+        package.CommandWithMidPacket.build_package(0x40, 258, dup=False, reason_code=0x92, proto_ver=4)
+        == b"\x40\x02\x01\x02"
+    )
+
+
+async def test_the_handler_reads_mqtt_3_1_1_where_the_state_says_so() -> None:
+    handler, _ = await at_level_4()
+    suback = asyncio.get_running_loop().create_future()
+    handler._subacks[258] = suback
+    handler(package.Package(0x20, b"\x01\x00"))
+    handler(package.Package(0x90, b"\x01\x02\x01\x80"))
+    handler(package.Package(0x32, b"\x00\x01a\x01\x02\x07payload"))
+    assert handler.connack.result() == (True, 0, {})
+    assert suback.result() == (1, 0x80)
+    inbound = handler.inbound.get_nowait()
+    assert (inbound.topic, inbound.payload, inbound.packet_id) == ("a", b"\x07payload", 258)
+    assert not handler.ended.done()

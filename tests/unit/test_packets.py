@@ -1,22 +1,22 @@
-"""Our PUBLISH packets against those that gmqtt's codec builds."""
+"""Our packets against those that gmqtt's codec builds."""
 
 import gmqtt
 import pytest
-from gmqtt.mqtt.package import PublishPacket
+from gmqtt.mqtt.constants import MQTTCommands
+from gmqtt.mqtt.package import CommandWithMidPacket, PublishPacket
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.link import packets
-from agent.model import Message
+from agent.link.packets import encoder
+from agent.model import Message, Version
 
 
 class FixedId:
     """Stands where gmqtt looks for its identifier source and protocol version."""
 
-    proto_ver = 5
-
-    def __init__(self, packet_id: int) -> None:
+    def __init__(self, packet_id: int, level: int) -> None:
         self.packet_id = packet_id
+        self.proto_ver = level
         self.id_generator = self
 
     def next_id(self) -> int:
@@ -34,8 +34,19 @@ MESSAGES = st.builds(
 )
 
 
+def test_the_levels_are_those_of_connect() -> None:
+    assert {version: encoder(version).level for version in Version} == {Version.MQTT_5: 5, Version.MQTT_3_1_1: 4}
+
+
+@pytest.mark.parametrize("version", Version)
 @given(message=MESSAGES, packet_id=st.integers(1, 65_535), dup=st.booleans())
-def test_a_packet_is_to_the_byte_what_gmqtt_builds(message: Message, packet_id: int, dup: bool) -> None:  # noqa: FBT001
+def test_a_packet_is_to_the_byte_what_gmqtt_builds(
+    version: Version,
+    message: Message,
+    packet_id: int,
+    dup: bool,  # noqa: FBT001
+) -> None:
+    packets = encoder(version)
     properties: dict[str, object] = {}
     if message.expiry is not None:
         properties["message_expiry_interval"] = message.expiry
@@ -43,13 +54,25 @@ def test_a_packet_is_to_the_byte_what_gmqtt_builds(message: Message, packet_id: 
         properties["content_type"] = message.content_type
     theirs = gmqtt.Message(message.topic, message.payload, qos=message.qos, retain=message.retain, **properties)
     theirs.dup = dup and message.qos > 0
-    _, expected = PublishPacket.build_package(theirs, FixedId(packet_id))
+    _, expected = PublishPacket.build_package(theirs, FixedId(packet_id, packets.level))
     packet = packets.publish(message, packet_id, dup=dup)
     assert packet == bytes(expected)
     assert packets.size(message) == len(packet)
 
 
+@pytest.mark.parametrize("version", Version)
 @pytest.mark.parametrize("length", [0, 100, 127, 128, 16_383, 16_384, 2_097_151])
-def test_the_size_is_right_at_each_step_of_the_remaining_length(length: int) -> None:
+def test_the_size_is_right_at_each_step_of_the_remaining_length(version: Version, length: int) -> None:
+    packets = encoder(version)
     message = Message(topic="t", payload=b"x" * length)
     assert packets.size(message) == len(packets.publish(message, 1, dup=False))
+
+
+@pytest.mark.parametrize("reason_code", [0, 0x92])
+def test_pubrel_has_a_reason_code_in_mqtt_5_alone(reason_code: int) -> None:
+    theirs = CommandWithMidPacket.build_package(
+        MQTTCommands.PUBREL | 2, 258, dup=False, reason_code=reason_code, proto_ver=4
+    )
+    assert encoder(Version.MQTT_3_1_1).pubrel(258, reason_code) == theirs
+    five = encoder(Version.MQTT_5).pubrel(258, reason_code)
+    assert five == (b"\x62\x03\x01\x02\x92" if reason_code else b"\x62\x02\x01\x02")

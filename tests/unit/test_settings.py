@@ -20,7 +20,7 @@ DEFAULTS = {
     "device_id": "rover",
     "topics": {"prefix": "device/rover"},
     "broker": {
-        "urls": ("mqtt://localhost:1883",), "client_id": "rover",
+        "urls": ("mqtt://localhost:1883",), "protocol": "5", "client_id": "rover",
         "username": "", "password": None, "password_file": None,
         "keep_alive": 30, "session_expiry": 86_400, "clean_start": False, "will_delay": 15,
         "connect_timeout": 3, "hello_timeout": 10, "dead_after": 10, "stable_after": 30, "return_after": 300,

@@ -84,6 +84,34 @@ def test_what_does_not_fit_is_told_in_one_line_that_names_the_file(machine: Mach
     assert len(line) < 300
 
 
+@pytest.mark.parametrize(("text", "version"), [('"5"', "5"), ("5", "5"), ('"3.1.1"', "3.1.1")])
+def test_the_protocol_is_5_or_3_1_1(machine: Machine, text: str, version: str) -> None:
+    assert machine.settings(f"broker.protocol = {text}").broker.protocol == version
+
+
+@pytest.mark.parametrize(
+    ("text", "window"),
+    [
+        ("", 1000),
+        ("streams.x.qos = 2", 1000),
+        ('broker.protocol = "3.1.1"', 1000),
+        ('broker.protocol = "3.1.1"\nstreams.x.qos = 2', 20),
+        ('broker.protocol = "3.1.1"\ningest.defaults.qos = 2', 20),
+        ('broker = {protocol = "3.1.1", max_inflight = 50}\nstreams.x.qos = 2', 50),
+        ('broker = {protocol = "3.1.1", max_inflight = 5}\nstreams.x.qos = 2', 5),
+    ],
+)
+def test_the_window_is_small_where_no_broker_tells_what_it_takes(machine: Machine, text: str, window: int) -> None:
+    assert machine.settings(text).window == window
+
+
+@pytest.mark.parametrize("text", ['"3.1"', '"4"', "4", "3.1", "5.5", "true", '""', '["5"]', "{}"])
+def test_what_is_no_version_of_mqtt_is_refused_with_those_that_are(machine: Machine, text: str) -> None:
+    (line,) = machine.wrong(f"broker.protocol = {text}")
+    assert "broker.protocol" in line
+    assert '"5" or "3.1.1"' in line.replace("'", '"')
+
+
 def test_a_variable_that_is_not_utf8_is_refused(machine: Machine) -> None:
     assert machine.wrong(ROAMD_BROKER__USERNAME="\udcff") == ["ROAMD_BROKER__USERNAME: not UTF-8"]
 
