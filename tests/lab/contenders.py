@@ -145,7 +145,7 @@ async def _bridge(robot: Namespace, folder: Path, name: str) -> AsyncIterator[Cl
 
     bridge = await Child.spawn(robot.command("mosquitto", "-c", config), name=name, env=ENVIRONMENT, cwd=folder)
     bridge.on_error_line = partial(
-        client.note, up=r"Received CONNACK on connection local\.", down=r"(?i)remote.*disconnected|Connecting bridge"
+        client.note, up=r"Received CONNACK on connection local\.", down=r"Client local\.|Connecting bridge"
     )
     try:
         await bridge.line("mosquitto version .* running", lines=bridge.err, within=30)

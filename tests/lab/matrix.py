@@ -68,7 +68,7 @@ CASES = {
         Case(name="reset", play=faults.reset_by_middlebox, target=_RESTART, at_once=True),
         *(_lasting("restart", faults.broker_gone, seconds, _RESTART) for seconds in (1, 10)),
         _lasting("frozen", faults.broker_frozen, 20, _SILENCE),
-        _lasting("loss-20%", partial(faults.poor_air, loss=0.20, delay=0.150), 60, _LOSS),
+        _lasting("loss", partial(faults.poor_air, loss=0.20, delay=0.150), 60, _LOSS),
     )
 }
 NOT_BY_DEFAULT = frozenset({"black-hole-120"})

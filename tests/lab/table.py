@@ -76,7 +76,7 @@ def rows(figures: Iterable[Figures]) -> list[Row]:
 
 def table(measured: Sequence[Row]) -> Table:
     shown = Table(
-        title="seconds; RTT 40 ms, 2 messages/s a client",
+        title="RTT 40 ms (loss: 20 % of the frames each way, 300 ms); 2 messages/s a client; figures in seconds",
         caption="next: from the moment when the path is usable to the next PUBACK. noticed: from the fault's "
         "beginning. down: disconnects a client; of loss, a client-minute. Targets are at p95.",
     )
@@ -86,7 +86,8 @@ def table(measured: Sequence[Row]) -> Table:
         shown.add_column(heading, justify="right")
     shown.add_column("met")
     for before, row in zip([None, *measured], measured, strict=False):
-        if before is not None and before.case is not row.case:
+        # A line between the faults, where each has several rows.
+        if before is not None and before.case is not row.case and len({one.contender for one in measured}) > 1:
             shown.add_section()
         shown.add_row(*_cells(row))
     return shown
