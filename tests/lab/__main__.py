@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.lab.broker import Broker
-from tests.lab.contenders import AGENT, CONTENDERS, Contender
+from tests.lab.contenders import AGENTS, CONTENDERS, Contender
 from tests.lab.faults import Lab
 from tests.lab.matrix import CASES, NOT_BY_DEFAULT, Case
 from tests.lab.measure import Clients, Figures, measure
@@ -87,7 +87,7 @@ def _asked(given: argparse.Namespace, console: Console) -> list[Clients]:
 
 
 def _count(given: argparse.Namespace, contender: Contender) -> int:
-    return int(given.clients) if contender.name == AGENT else 1
+    return int(given.clients) if contender.name in AGENTS else 1
 
 
 def _run(given: argparse.Namespace, console: Console) -> int:
@@ -109,7 +109,7 @@ def _run(given: argparse.Namespace, console: Console) -> int:
     console.print(f"load before {load}, after {_load()}", highlight=False)
     if given.json:
         given.json.write_text(document(measured), encoding="utf-8")
-    missed = any(row.misses() for row in measured if row.contender == AGENT)
+    missed = any(row.misses() for row in measured if row.contender in AGENTS)
     return code or (_FAILED if missed else 0)
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.lab.namespaces import ENVIRONMENT, Namespace
-from tests.lab.net import BROKER, PORT
+from tests.lab.net import BROKER, CERTIFICATE, PORT, TLS_PORT
 from tests.support.agent_process import ROOT
 from tests.support.child import Child
 
 T = TypeVar("T")
+_KEY = "broker.key"
 _GATE = f"""table inet gate {{ chain in {{
-    type filter hook input priority 0; iifname != "lo" tcp dport {PORT} reject with tcp reset;
+    type filter hook input priority 0; iifname != "lo" tcp dport {{ {PORT}, {TLS_PORT} }} reject with tcp reset;
 }}
 }}"""
 
@@ -36,6 +37,7 @@ class Broker:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         argv = self._core.command(sys.executable, "-m", "tests.lab.witness", PORT)
+        await self._certify()
         async with AsyncExitStack() as stack:
             self._witness = await Child.spawn(
                 argv, name="witness", env=ENVIRONMENT, cwd=ROOT, on_line=self._take
@@ -52,6 +54,9 @@ class Broker:
         config = self._folder / "lab.conf"
         lines = (
             *(f"listener {PORT} {address}" for address in ("127.0.0.1", BROKER)),
+            f"listener {TLS_PORT} {BROKER}",
+            f"certfile {self._folder / CERTIFICATE}",
+            f"keyfile {self._folder / _KEY}",
             "allow_anonymous true",
             "set_tcp_nodelay true",
             "persistence false",
@@ -68,6 +73,16 @@ class Broker:
         await self._broker.line("mosquitto version .* running", lines=self._broker.err, within=30)
         await self.until(lambda: self._subscriptions() > before, within=30, story=self._witness.story)
         await self._core.nft("delete table inet gate")
+
+    async def _certify(self) -> None:
+        certificate, key = self._folder / CERTIFICATE, self._folder / _KEY
+        if certificate.exists():
+            return
+        await self._core.run(
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-keyout", key, "-out", certificate, "-days", "30", "-subj", "/CN=broker of the link lab"),
+            *("-addext", f"subjectAltName=IP:{BROKER}", "-addext", "keyUsage=critical,digitalSignature,keyCertSign"),
+        )
 
     async def kill(self) -> None:
         """End it as a power cut would end a process: its sessions are gone."""

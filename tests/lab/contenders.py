@@ -2,18 +2,20 @@
 
 import asyncio
 import importlib.util
+import math
 import re
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from agent import sources
+from agent.settings.models import BrokerTable
 from bench.broker import bridge_settings
 from tests.lab.namespaces import ENVIRONMENT, Namespace
-from tests.lab.net import BROKER, PORT
+from tests.lab.net import BROKER, CERTIFICATE, PORT, TLS_PORT
 from tests.support.agent_process import ROOT, AgentProcess, Setting
 from tests.support.agent_socket import AgentSocket
 from tests.support.child import Child
@@ -21,6 +23,9 @@ from tests.support.child import Child
 INTERVAL = 0.5
 """Seconds between two messages of a client."""
 AGENT = "roamd"
+AGENT_TLS = "roamd-tls"
+AGENTS = frozenset({AGENT, AGENT_TLS})
+_LARGE = 50_000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +36,8 @@ class Client:
     contender: str
     sent: dict[int, float] = field(default_factory=dict)
     downs: list[float] = field(default_factory=list)
+    burst: Callable[[int], Awaitable[None]] | None = None
+    """Hands over so many bytes at once, in messages that are numbered as the others."""
     _is_up: bool = False
 
     def note(self, line: str, *, up: str, down: str) -> None:
@@ -59,11 +66,11 @@ def _now() -> float:
 
 
 @asynccontextmanager
-async def _roamd(robot: Namespace, folder: Path, name: str) -> AsyncIterator[Client]:
-    client = Client(name=name, contender=AGENT)
+async def _roamd(robot: Namespace, folder: Path, name: str, *, contender: str) -> AsyncIterator[Client]:
+    client = Client(name=name, contender=contender)
     settings: dict[str, Setting] = {
         "device_id": name,
-        "broker.urls": [f"mqtt://{BROKER}:{PORT}"],
+        **_server(contender, folder),
         "health.interval": 0,
         **{f"streams.{source}.enabled": False for source in sources.SOURCES},
     }
@@ -80,18 +87,50 @@ async def _roamd(robot: Namespace, folder: Path, name: str) -> AsyncIterator[Cli
             note(line)
         await agent.wait_for_line(r"\blink up\b")
         async with AgentSocket(agent.socket) as socket, asyncio.TaskGroup() as group:
-            feeding = group.create_task(_feed(socket, client))
+            feed = _Feed(socket, client)
+            client.burst = feed.burst
+            feeding = group.create_task(feed.run())
             yield client
             feeding.cancel()
 
 
-async def _feed(socket: AgentSocket, client: Client) -> None:
-    start, number = _now(), 0
-    while True:
-        number += 1
-        await socket.put("lab", n=number)
-        client.sent[number] = _now()
-        await asyncio.sleep(max(0.0, start + number * INTERVAL - _now()))
+def _server(contender: str, folder: Path) -> dict[str, Setting]:
+    if contender == AGENT_TLS:
+        ca = next(parent / CERTIFICATE for parent in folder.parents if (parent / CERTIFICATE).exists())
+        return {"broker.urls": [f"mqtts://{BROKER}:{TLS_PORT}"], "broker.ca_file": ca}
+    return {"broker.urls": [f"mqtt://{BROKER}:{PORT}"]}
+
+
+def _why_no_tls() -> str:
+    try:
+        BrokerTable(urls=("mqtts://localhost",))
+    except ValueError:
+        return "the settings take no mqtts:// yet"
+    return ""
+
+
+class _Feed:
+    """A local program that hands its messages to the agent."""
+
+    def __init__(self, socket: AgentSocket, client: Client) -> None:
+        self._socket = socket
+        self._client = client
+
+    async def run(self) -> None:
+        start, count = _now(), 0
+        while True:
+            count += 1
+            await self._put("")
+            await asyncio.sleep(max(0.0, start + count * INTERVAL - _now()))
+
+    async def burst(self, size: int) -> None:
+        for _ in range(math.ceil(size / _LARGE)):
+            await self._put("x" * _LARGE)
+
+    async def _put(self, filling: str) -> None:
+        number = len(self._client.sent) + 1
+        self._client.sent[number] = _now()
+        await self._socket.put("lab", n=number, filling=filling)
 
 
 # Its peers.
@@ -171,7 +210,8 @@ def _library(name: str, which: str, *, module: str, keep_alive: int) -> Contende
 CONTENDERS = {
     contender.name: contender
     for contender in (
-        Contender(name=AGENT, run=_roamd),
+        Contender(name=AGENT, run=partial(_roamd, contender=AGENT)),
+        Contender(name=AGENT_TLS, run=partial(_roamd, contender=AGENT_TLS), skip=_why_no_tls()),
         _library("gmqtt", "gmqtt", module="gmqtt", keep_alive=60),
         _library("paho-15", "paho", module="paho", keep_alive=15),
         _library("paho-60", "paho", module="paho", keep_alive=60),

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from tests.lab.broker import Broker
-from tests.lab.net import PORT, Net
+from tests.lab.net import BROKER, Net
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +90,9 @@ async def rehome(lab: Lab) -> None:
 
 async def reset_by_middlebox(lab: Lab) -> None:
     """The base station has forgotten the connections that are: it answers their next packet with RST."""
-    told = await lab.net.robot.run(
-        "ss", "--tcp", "--no-header", "--numeric", "state", "established", f"dport = :{PORT}"
-    )
+    told = await lab.net.robot.run("ss", "--tcp", "--no-header", "--numeric", "state", "established", "dst", BROKER)
     ports = ", ".join(line.split()[2].rpartition(":")[2] for line in told.splitlines())
     await lab.net.modem.station.nft(f"""table ip forgotten {{ chain through {{
-        type filter hook forward priority 0; tcp sport {{ {ports} }} tcp dport {PORT} reject with tcp reset;
+        type filter hook forward priority 0; tcp sport {{ {ports} }} ip daddr {BROKER} reject with tcp reset;
     }}
     }}""")

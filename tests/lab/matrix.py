@@ -16,6 +16,7 @@ class Target:
     """Seconds at p95, disconnects a client-minute; nothing is ever to be lost. A figure of None has no target."""
 
     next: float | None = None
+    next_tls: float | None = None
     noticed: float | None = None
     disconnects: float | None = None
 
@@ -24,13 +25,14 @@ class Target:
 class Case:
     """`play` returns when the fault is over; the path is usable from then on, or with `at_once` from its beginning.
 
-    `lasts` is how long it goes on, in seconds.
+    `lasts` is how long it goes on, in seconds. Before it, each client hands over `unsent` bytes that get nowhere.
     """
 
     name: str
     play: Callable[[Lab], Awaitable[None]]
     target: Target
     lasts: float = 0.0
+    unsent: int = 0
     nat: Nat = Nat.NONE
     at_once: bool = False
 
@@ -52,7 +54,7 @@ def _handoffs() -> Iterator[Case]:
             yield Case(name=name, play=partial(faults.handoff, gap=gap), lasts=gap, target=_HANDOFF, nat=nat)
 
 
-_HANDOFF = Target(next=1.0)
+_HANDOFF = Target(next=1.0, next_tls=1.5)
 _SILENCE = Target(next=5.0, noticed=5.0)
 _RESTART = Target(next=5.0)
 _LOSS = Target(disconnects=0.5)
@@ -64,6 +66,7 @@ CASES = {
         _lasting("carrier-off", faults.carrier_off, 10, Target(next=1.0)),
         *(_lasting("black-hole", faults.black_hole, seconds, _SILENCE) for seconds in (5, 20, 45, 120)),
         *_handoffs(),
+        Case(name="handoff-1MB", play=partial(faults.handoff, gap=0), target=_HANDOFF, unsent=1_000_000),
         Case(name="rehome", play=faults.rehome, target=_HANDOFF),
         Case(name="reset", play=faults.reset_by_middlebox, target=_RESTART, at_once=True),
         *(_lasting("restart", faults.broker_gone, seconds, _RESTART) for seconds in (1, 10)),

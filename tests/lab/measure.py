@@ -18,6 +18,8 @@ _STEADY = 4
 _MARGIN = 0.010
 """What a frame takes beyond half a round trip at most, on a busy machine."""
 _SETTLE = 20.0
+_WRITTEN = 1.0
+"""After so long the clients have written what they can, and none has given up yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,8 @@ async def measure(
         await broker.until(are_steady, within=60, story=lambda: f"not all are steady: {_counts(clients, lab)}")
         await asyncio.sleep(random.uniform(0, 0.5))  # any moment between two messages
 
+        if case.unsent:
+            await _leave_unsent(lab, clients, case.unsent)
         began = loop.time()
         await case.play(lab)
         ended = loop.time()
@@ -78,6 +82,15 @@ async def measure(
         stop = max(loop.time(), usable + 2.0)
         await _until(lab, stop + _SETTLE, lambda: not any(_missing(client, lab, stop) for client in clients))
         return [_figures(case, client, lab, began=began, ended=ended, usable=usable, stop=stop) for client in clients]
+
+
+async def _leave_unsent(lab: Lab, clients: Sequence[Client], size: int) -> None:
+    """Have each client that can hand over so much into a black hole, just before the fault."""
+    await lab.net.air(lab.net.modem, loss=1.0)
+    for client in clients:
+        if client.burst is not None:
+            await client.burst(size)
+    await asyncio.sleep(_WRITTEN)
 
 
 async def _until(lab: Lab, deadline: float, condition: Callable[[], object]) -> None:

@@ -17,6 +17,7 @@ _PROGRAMS = {
     "ss": "iproute2",
     "nft": "nftables",
     "mosquitto": "mosquitto",
+    "openssl": "openssl",
     "nsenter": "util-linux",
     "setpriv": "util-linux",
     "unshare": "util-linux",

@@ -13,7 +13,9 @@ from tests.lab.namespaces import ENVIRONMENT, Namespace, namespaces
 from tests.support.agent_process import ROOT
 from tests.support.child import Child
 
-BROKER, PORT = "10.77.0.1", 1883
+BROKER, PORT, TLS_PORT = "10.77.0.1", 1883, 8883
+CERTIFICATE = "broker.pem"
+"""The broker's, which signed itself, in the folder of the lab."""
 HALF = 0.020
 """Seconds that a frame is in the air, each way: the round trip is 40 ms."""
 _FIRST = 2

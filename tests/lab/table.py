@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from rich.table import Table
 
-from tests.lab.contenders import AGENT
+from tests.lab.contenders import AGENT_TLS, AGENTS
 from tests.lab.matrix import CASES, Case
 from tests.lab.measure import Figures
 
@@ -43,10 +43,16 @@ class Row:
     def lost(self) -> int:
         return sum(one.lost for one in self.figures)
 
+    @property
+    def limit(self) -> float | None:
+        """What `next` is to be at most."""
+        target = self.case.target
+        return target.next_tls or target.next if self.contender == AGENT_TLS else target.next
+
     def misses(self) -> list[str]:
         """Tell which targets are missed."""
         target, missed = self.case.target, []
-        if target.next is not None and at(self.next, 0.95) > target.next:
+        if self.limit is not None and at(self.next, 0.95) > self.limit:
             missed.append("next")
         if target.noticed is not None and self._is_noticed_late(target.noticed):
             missed.append("noticed")
@@ -94,7 +100,7 @@ def table(measured: Sequence[Row]) -> Table:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    is_agent = row.contender == AGENT
+    is_agent = row.contender in AGENTS
     misses = row.misses()
     return (
         row.case.name,
@@ -105,7 +111,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.disconnects:.2f}",
         str(row.lost),
         str(sum(one.sent for one in row.figures)),
-        _target(row.case) if is_agent else "",
+        _target(row) if is_agent else "",
         "" if not is_agent else f"[red]no: {', '.join(misses)}[/]" if misses else "[green]yes[/]",
     )
 
@@ -114,9 +120,9 @@ def _seconds(value: float) -> str:
     return "never" if value == math.inf else f"{value:.2f}"
 
 
-def _target(case: Case) -> str:
-    target = case.target
-    parts = {"next": target.next, "noticed": target.noticed, "down": target.disconnects}
+def _target(row: Row) -> str:
+    target = row.case.target
+    parts = {"next": row.limit, "noticed": target.noticed, "down": target.disconnects}
     return ", ".join([*(f"{name} {limit:g}" for name, limit in parts.items() if limit is not None), "lost 0"])
 
 
