@@ -14,5 +14,9 @@
   of the next PUBACK ends half a round trip later; that half is added.
 
 Nothing of this exists outside: when the lab's processes end, the kernel removes all of it. It needs root, or a kernel
-that lets a user have namespaces, and /dev/net/tun. `python -m tests.lab` plays the whole matrix.
+that lets a user have namespaces, and /dev/net/tun.
+
+    ./dev lab                                                  # the whole matrix with all peers
+    ./dev lab --contenders roamd --clients 10 --repeat 3       # p95 of 30
+    ./dev lab --faults handoff-0,reset --contenders roamd,gmqtt --json FILE
 """

@@ -24,7 +24,7 @@ from tests.lab.matrix import CASES, NOT_BY_DEFAULT, Case
 from tests.lab.measure import Clients, Figures, measure
 from tests.lab.namespaces import NetError, why_not
 from tests.lab.net import net
-from tests.lab.table import Row, document, rows, table
+from tests.lab.table import Row, document, rows, seconds, table
 from tests.support.child import ChildEndedError
 
 _FAILED, _UNAVAILABLE, _SOFTWARE, _INTERRUPTED, _TERMINATED = 1, 69, 70, 130, 143
@@ -72,7 +72,7 @@ async def _play(given: argparse.Namespace, console: Console, asked: Sequence[Cli
 
 
 def _tell(console: Console, case: Case, time_: int, of: int, figures: Sequence[Figures], took: float) -> None:
-    told = ", ".join(f"{one.contender} {one.next:.2f} s" + f", {one.lost} lost" * bool(one.lost) for one in figures)
+    told = ", ".join(f"{one.contender} {seconds(one.next)}" + f", {one.lost} lost" * bool(one.lost) for one in figures)
     console.print(f"{case.name} {time_}/{of}, {took:.0f} s: {told}", style="dim", highlight=False)
 
 

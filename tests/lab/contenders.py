@@ -72,6 +72,7 @@ async def _roamd(robot: Namespace, folder: Path, name: str, *, contender: str) -
         "device_id": name,
         **_server(contender, folder),
         "health.interval": 0,
+        "streams.synced.delivery": "synced",
         **{f"streams.{source}.enabled": False for source in sources.SOURCES},
     }
     agent = AgentProcess(
@@ -110,7 +111,7 @@ def _why_no_tls() -> str:
 
 
 class _Feed:
-    """A local program that hands its messages to the agent."""
+    """A local program that hands its messages to the agent: the odd ones to be `stored`, the even ones `synced`."""
 
     def __init__(self, socket: AgentSocket, client: Client) -> None:
         self._socket = socket
@@ -130,7 +131,7 @@ class _Feed:
     async def _put(self, filling: str) -> None:
         number = len(self._client.sent) + 1
         self._client.sent[number] = _now()
-        await self._socket.put("lab", n=number, filling=filling)
+        await self._socket.put("stored" if number % 2 else "synced", n=number, filling=filling)
 
 
 # Its peers.

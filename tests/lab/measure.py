@@ -26,7 +26,8 @@ _WRITTEN = 1.0
 class Figures:
     """What became of a client, in seconds.
 
-    `next`: from the moment when the path is usable to the next PUBACK; infinite where it did not come back. `noticed`:
+    `next`: from the moment when the path is usable (the program that made it so has ended, some milliseconds later) to
+    the next PUBACK; infinite where it did not come back. `noticed`:
     from the beginning of the fault to the client's own word, None where it has not said any. `disconnects` are those of
     `minutes`, from the fault's beginning on. `lost` are messages that never arrived.
     """

@@ -106,8 +106,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.case.name,
         row.contender,
         str(len(row.figures)),
-        *(_seconds(at(row.next, share)) if row.next else "" for share in (0.5, 0.95, 1.0)),
-        *(_seconds(at(row.noticed, share)) for share in (0.5, 0.95)),
+        *(seconds(at(row.next, share)) if row.next else "" for share in (0.5, 0.95, 1.0)),
+        *(seconds(at(row.noticed, share)) for share in (0.5, 0.95)),
         f"{row.disconnects:.2f}",
         str(row.lost),
         str(sum(one.sent for one in row.figures)),
@@ -116,7 +116,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _seconds(value: float) -> str:
+def seconds(value: float) -> str:
+    """Return the figure as it is shown."""
     return "never" if value == math.inf else f"{value:.2f}"
 
 
