@@ -84,7 +84,8 @@ def table(measured: Sequence[Row]) -> Table:
     shown = Table(
         title="RTT 40 ms (loss: 20 % of the frames each way, 300 ms); 2 messages/s a client; figures in seconds",
         caption="next: from the moment when the path is usable to the next PUBACK. noticed: from the fault's "
-        "beginning. down: disconnects a client; of loss, a client-minute. Targets are at p95.",
+        "beginning. down: disconnects a client; of loss, a client-minute. lost: not there 20 s after all are back, or "
+        "after the patience. Targets are at p95.",
     )
     for heading in ("fault", "who"):
         shown.add_column(heading)
