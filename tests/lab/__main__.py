@@ -43,8 +43,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="how often each fault is played (default 3)")
     parser.add_argument("--patience", type=float, default=150.0, metavar="SECONDS",
                         help="how long to wait for each client's return (default 150)")  # fmt: skip
+    parser.add_argument("--keep", type=Path, metavar="DIR",
+                        help="keep each client's timeline and files there, in a new folder with a short path")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of all clients")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.keep and given.keep.exists():
+        parser.error(f"{given.keep} is there already")
+    return given
 
 
 def _names(known: Collection[str]) -> Callable[[str], list[str]]:
@@ -59,13 +64,14 @@ def _names(known: Collection[str]) -> Callable[[str], list[str]]:
 async def _play(given: argparse.Namespace, console: Console, asked: Sequence[Clients], done: list[Figures]) -> None:
     with tempfile.TemporaryDirectory(prefix="roamd-lab-") as name:
         folder = Path(name)
+        kept: Path = given.keep.resolve() if given.keep else folder
         async with net(folder) as network:
             lab = Lab(net=network, broker=Broker(network.core, folder))
             for case in (CASES[name] for name in given.faults):
                 for time_ in range(1, given.repeat + 1):
                     began = time.monotonic()
                     figures = await measure(
-                        lab, case, asked, folder / case.name / str(time_), patience=given.patience
+                        lab, case, asked, kept / case.name / str(time_), patience=given.patience
                     )  # fmt: skip
                     done += figures
                     _tell(console, case, time_, given.repeat, figures, time.monotonic() - began)

@@ -36,12 +36,15 @@ class Client:
     contender: str
     sent: dict[int, float] = field(default_factory=dict)
     downs: list[float] = field(default_factory=list)
+    log: list[tuple[float, str]] = field(default_factory=list)
+    """Each line of its log, with when it was read."""
     burst: Callable[[int], Awaitable[None]] | None = None
     """Hands over so many bytes at once, in messages that are numbered as the others."""
     _is_up: bool = False
 
     def note(self, line: str, *, up: str, down: str) -> None:
         """Take a line of its log; a failed attempt after a `down` is no second one."""
+        self.log.append((_now(), line))
         if re.search(up, line):
             self._is_up = True
         elif re.search(down, line) and self._is_up:

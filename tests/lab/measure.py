@@ -53,7 +53,10 @@ class Clients:
 async def measure(
     lab: Lab, case: Case, asked: Sequence[Clients], folder: Path, *, patience: float = 150.0
 ) -> list[Figures]:
-    """Begin with a fresh network, broker and clients; wait `patience` seconds at most for each client's return."""
+    """Begin with a fresh network, broker and clients; wait `patience` seconds at most for each client's return.
+
+    The folder gets the files of each client, and a timeline for each.
+    """
     loop = asyncio.get_running_loop()
     broker, arrived = lab.broker, lab.broker.arrived
     await lab.net.reset(case.nat)
@@ -82,6 +85,8 @@ async def measure(
         await _until(lab, usable + patience, lambda: all(_next(client, lab, usable) for client in clients))
         stop = max(loop.time(), usable + 2.0)
         await _until(lab, stop + _SETTLE, lambda: not any(_missing(client, lab, stop) for client in clients))
+        for client in clients:
+            _write_timeline(folder / f"{client.name}.txt", client, lab, began=began, usable=usable)
         return [_figures(case, client, lab, began=began, ended=ended, usable=usable, stop=stop) for client in clients]
 
 
@@ -131,6 +136,19 @@ def _figures(
         lost=len(_missing(client, lab, stop)),
         sent=sum(sent <= stop for sent in client.sent.values()),
     )
+
+
+def _write_timeline(file: Path, client: Client, lab: Lab, *, began: float, usable: float) -> None:
+    """Write all that happened, in seconds from the moment when the path was usable."""
+    moments = [
+        (began, "--- the fault begins"),
+        (usable, "--- the path is usable"),
+        *client.log,
+        *((when, f"handed over {number}") for number, when in client.sent.items()),
+        *((when, f"arrived {number}") for number, when in lab.broker.arrived.get(client.name, {}).items()),
+    ]
+    lines = (f"{when - usable:+9.3f} {what}\n" for when, what in sorted(moments))
+    file.write_text("".join(lines), encoding="utf-8")
 
 
 def _counts(clients: Sequence[Client], lab: Lab) -> str:
