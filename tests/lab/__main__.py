@@ -44,7 +44,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=150.0, metavar="SECONDS",
                         help="how long to wait for each client's return (default 150)")  # fmt: skip
     parser.add_argument("--keep", type=Path, metavar="DIR",
-                        help="keep each client's timeline and files there, in a new folder with a short path")  # fmt: skip
+                        help="keep each client's timeline and files in a new folder, of a short path")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of all clients")
     given = parser.parse_args()
     if given.keep and given.keep.exists():
