@@ -44,7 +44,7 @@ def mosquitto(
         yield process
 
 
-def bridge_settings(folder: Path, remote: int) -> list[str]:
+def bridge_settings(folder: Path, remote: int, *, host: str = "127.0.0.1") -> list[str]:
     """Return the settings of a bridge that keeps what it has, saved each second: the best of Debian's mosquitto."""
     return [
         "persistence true",
@@ -53,7 +53,7 @@ def bridge_settings(folder: Path, remote: int) -> list[str]:
         # 0, no limit, fails for ever on 2.0.11 with MQTT 5 on the remote side.
         "max_inflight_messages 1000",
         "connection remote",
-        f"address 127.0.0.1:{remote}",
+        f"address {host}:{remote}",
         "topic # out 1",
         "bridge_protocol_version mqttv50",
         "cleansession false",

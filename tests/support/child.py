@@ -49,6 +49,8 @@ class Child(asyncio.SubprocessProtocol):
         self.bell = Bell()
         self.pid = 0
         self.returncode: int | None = None
+        self.on_error_line: Callable[[str], None] | None = None
+        """Gets each line of its standard error from then on."""
         self._on_line = on_line
         self._rest = {1: b"", 2: b""}
         self._piped = True
@@ -103,6 +105,8 @@ class Child(asyncio.SubprocessProtocol):
             (self.out if fd == 1 else self.err).append(line)
             if fd == 1 and self._on_line is not None:
                 self._on_line(line)
+            if fd != 1 and self.on_error_line is not None:
+                self.on_error_line(line)
         self.bell.ring()
 
     def process_exited(self) -> None:
