@@ -10,7 +10,7 @@ from agent import clock, reasons
 from agent.again import Again, Suspicion
 from agent.errors import Cause, LinkDownError
 from agent.lanes import Lane, Parcel, Queues, Room, Window
-from agent.model import Limits, Message, Record
+from agent.model import Limits, Message, Record, Server
 from agent.pace import Rate
 from agent.pack import Packing
 from agent.reasons import Verdict
@@ -48,6 +48,7 @@ class Link(Protocol):
     """What delivery needs of a connection to the server."""
 
     limits: Limits
+    server: Server
 
     @property
     def is_clear(self) -> bool: ...  # noqa: D102
@@ -98,7 +99,9 @@ class Delivery:
         self._suspicion = Suspicion()
         self._given_up: set[int] = set()
         """Identifiers of packets that could not be sent again in their session, where they are still in use."""
-        self._is_inherited: bool | None = None
+        self._server: Server | None = None
+        self._is_inherited = False
+        """Whether the session holds what this process knows nothing of: it is an earlier one's, or of another time."""
         self._checked: set[int] = set()
         self._paging = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
@@ -131,28 +134,30 @@ class Delivery:
         """Take over what the last link left unacknowledged: at once, for a link may end before anything goes over it.
 
         MQTT 5 section 4.4: with the session still present it is sent again, with its packet identifiers and DUP; if the
-        session is gone the packets are forgotten, and their records are free to go another way.
+        session is gone the packets are forgotten, and their records are free to go another way. So it is with another
+        server: what it may have kept of an older session has nothing to do with these packets.
         """
+        is_same = link.limits.session_present and link.server == self._server
         unanswered = [*self._window.clear(), *self._again.unanswered]
         self._again.unanswered.clear()
-        if not link.limits.session_present:
+        if not is_same:
             self._given_up.clear()
         free: list[Record] = []
         for parcel in unanswered:
-            if link.limits.session_present and (parcel.is_released or link.takes(parcel.message)):
+            if is_same and (parcel.is_released or link.takes(parcel.message)):
                 self._again.unanswered.append(parcel)
                 continue
-            if link.limits.session_present:
+            if is_same:
                 self._given_up.add(parcel.packet_id)
             if parcel.lane is Lane.BACKLOG:
                 self._queues.extend(parcel.records)
             else:
                 free += parcel.records
         self._backlog.leave(free, clock.monotonic())
-        if not link.limits.session_present:
-            self._is_inherited = False
-        elif self._is_inherited is None:
-            self._is_inherited = True
+        if not is_same:
+            self._is_inherited = link.limits.session_present
+            self._checked.clear()
+        self._server = link.server
         self._packing.limits = link.limits
         self._set_limit(link)
 

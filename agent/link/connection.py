@@ -183,18 +183,22 @@ class Connection:
             self._happened(states.Reachable())
 
     def _changed(self, change: states.Changed) -> None:
-        lasted = change.lasted
-        if change.after is State.UP and not change.before.is_up:
-            log.info("link up, connection %d to %s, after %.1f s", self.number, self._machine.servers.current, lasted)
-        elif change.before.is_up and not change.after.is_up and change.after is not State.STOPPED:
-            log.warning("link down: %s; next attempt %s", change.why, _when(change.wait))
-        elif change.wait:
-            level = logging.WARNING if change.is_news else logging.INFO
-            log.log(level, "link down: %s; next attempt %s", change.why, _when(change.wait))
+        before, after = change.before, change.after
+        if after is State.UP and not before.is_up:
+            server = self._machine.servers.current
+            log.info("link up, connection %d to %s, after %.1f s", self.number, server, change.lasted)
+        elif after in states.WAITING or (before.is_up and not after.is_up and after is not State.STOPPED):
+            log.log(_level(change), "link down: %s; next attempt %s", change.why, _when(change.wait))
         else:
-            log.debug("link: %s -> %s: %s", change.before.value, change.after.value, change.why)
-        line = f"{change.after.value}, connection {self.number}"
-        self._tell(f"{change.after.value}: {self.cause}" if self.cause else line)
+            log.debug("link: %s -> %s: %s", before.value, after.value, change.why)
+        line = f"{after.value}, connection {self.number}"
+        self._tell(f"{after.value}: {self.cause}" if self.cause else line)
+
+
+def _level(change: states.Changed) -> int:
+    if change.after is State.PARKED:
+        return logging.ERROR
+    return logging.WARNING if change.is_news else logging.INFO
 
 
 def _when(wait: float) -> str:

@@ -244,7 +244,7 @@ class Machine:
         is_over = self.servers.failed() if not was_up else False
         needs_a_person = isinstance(why, ConnectRefusedError) and reasons.needs_a_person(why.reason_code)
         self._refusals = self._refusals + 1 if needs_a_person else 0
-        if self._refusals >= len(self.servers):
+        if self._refusals >= len(self.servers) or why.reason_code == reasons.TAKEN_OVER:
             self._wait(State.PARKED, now, why)
         else:
             self._wait(State.NO_ROUTE if why.cause is Cause.NO_ROUTE else State.BACKOFF, now, why)
@@ -276,14 +276,15 @@ class Machine:
         self._waits_for_own_link = why.cause.is_own_link
         wait = self._wait_in(state, why, now)
         self.deadline = now + wait
-        self._transition(state, now, str(why), wait=wait)
+        hint = ": another client has the same client identifier" if why.reason_code == reasons.TAKEN_OVER else ""
+        self._transition(state, now, f"{why}{hint}", wait=wait)
 
     def _wait_in(self, state: State, why: LinkDownError, now: float) -> float:
         broker = self._waits.broker
-        if state is State.PARKED:
-            return self._uniform(0.5, 1.0) * broker.cap
         if why.reason_code == reasons.TAKEN_OVER:
             return _TAKEN_OVER + self._uniform(0.0, broker.cap)
+        if state is State.PARKED:
+            return self._uniform(0.5, 1.0) * broker.cap
         if why.cause.is_own_link:
             return self._waits.own_link.wait(self._failures, uniform=self._uniform)
         # Where nothing listens an attempt costs the broker nothing: then no wait outlasts half of the outage so far.

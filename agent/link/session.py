@@ -72,8 +72,9 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The addresses of a connection: this side's, and the server's."""
+    """The two ends of a connection: this side's address, and the server with its address."""
 
+    server: Server
     source: str
     peer: str
 
@@ -92,7 +93,7 @@ class Session:
         round_trip: RoundTrip,
     ) -> None:
         self.limits = limits
-        self.source, self.peer = route.source, route.peer
+        self.server, self.source, self.peer = route.server, route.source, route.peer
         self.inbound: asyncio.Queue[Inbound] = handler.inbound
         self._connection = connection
         self._handler = handler
@@ -314,7 +315,7 @@ async def open_session(
 
 def _route(connected: socket.socket, hello: Hello) -> Route:
     try:
-        return Route(source=str(connected.getsockname()[0]), peer=str(connected.getpeername()[0]))
+        return Route(server=hello.server, source=str(connected.getsockname()[0]), peer=str(connected.getpeername()[0]))
     except OSError as exc:  # it was reset meanwhile
         connected.close()
         raise LinkDownError(f"cannot connect to {hello.server}: {exc.strerror}", cause=Cause.RESET) from exc
