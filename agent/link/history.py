@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Sequence
+from math import ceil
 
 from agent.errors import Cause
 
@@ -10,9 +11,9 @@ _MEDIAN, _HIGH = 0.50, 0.99
 
 
 def percentile(values: Sequence[float], part: float) -> float:
-    """Return the value below which `part` of the values are (nearest rank); there must be one at least."""
+    """Return the smallest value that `part` of the values do not exceed (nearest rank); one there must be."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+    return ordered[max(0, ceil(part * len(ordered)) - 1)]
 
 
 class History:
