@@ -14,8 +14,9 @@ from agent.deliver import Delivery, Way
 from agent.errors import LinkDownError, StorageError
 from agent.link.connection import Connection, State, Waits
 from agent.link.session import Hello, Session, open_session
+from agent.link.tls import Tls
 from agent.model import Stream
-from agent.settings import DefaultsTable, Settings
+from agent.settings import BrokerTable, DefaultsTable, Settings
 from agent.store.committer import commit
 from agent.store.database import Database
 from agent.store.folder import locked
@@ -32,22 +33,36 @@ _CANCEL_AGAIN_AFTER = 1.0
 
 
 def run(settings: Settings) -> int:
-    """Run the agent until SIGTERM or SIGINT, and return the exit code. Raises StorageError."""
+    """Run the agent until SIGTERM or SIGINT, and return the exit code. Raises StorageError and SettingsError."""
+    tls = _tls(settings.broker)
     with _only(StorageError), locked(settings.outbox.path.parent):
-        asyncio.run(_run(settings))
+        asyncio.run(_run(settings, tls))
     return 0
 
 
-async def _run(settings: Settings) -> None:
+def _tls(broker: BrokerTable) -> Tls | None:
+    """Read the files of TLS, where a broker speaks it. Raises SettingsError."""
+    if any(server.is_tls for server in broker.servers):
+        return Tls(ca_file=broker.ca_file, cert_file=broker.cert_file, key_file=broker.key_file)
+    if broker.ca_file or broker.cert_file:
+        log.warning("there are certificates, but nothing is encrypted: broker.urls has mqtt://, not mqtts://")
+    return None
+
+
+async def _run(settings: Settings, tls: Tls | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(
-        signal.SIGHUP, log.warning, "SIGHUP: settings are read at the start only; restart to apply them"
-    )
+    loop.add_signal_handler(signal.SIGHUP, _read_again, tls)
     async with Database.open(settings.outbox.path) as database:
-        await _Agent(settings, database, await _outbox(settings, database)).run(stop)
+        await _Agent(settings, database, await _outbox(settings, database), tls).run(stop)
+
+
+def _read_again(tls: Tls | None) -> None:
+    log.warning("SIGHUP: settings are read at the start only; restart to apply them")
+    if tls is not None:
+        tls.reload()
 
 
 async def _outbox(settings: Settings, database: Database) -> Outbox:
@@ -81,7 +96,7 @@ def _stream(name: str, table: DefaultsTable) -> Stream:
 class _Agent:
     """The parts of a running agent, and how they are joined."""
 
-    def __init__(self, settings: Settings, database: Database, outbox: Outbox) -> None:
+    def __init__(self, settings: Settings, database: Database, outbox: Outbox, tls: Tls | None) -> None:
         broker = settings.broker
         backoff = broker.backoff
         grows = partial(Backoff, strategy=backoff.strategy, base=backoff.base, jitter=backoff.jitter)
@@ -91,6 +106,7 @@ class _Agent:
             stable_after=broker.stable_after,
         )
         self._settings = settings
+        self._tls = tls
         self._database = database
         self._outbox = outbox
         self._topics = Topics(settings.topics.prefix)
@@ -183,8 +199,10 @@ class _Agent:
 
     def _open(self, number: int) -> AbstractAsyncContextManager[Session]:
         broker = self._settings.broker
+        server = broker.servers[0]
         hello = Hello(
-            server=broker.servers[0],
+            server=server,
+            tls=self._tls if server.is_tls else None,
             client_id=broker.client_id,
             username=broker.username or None,
             password=broker.password.get_secret_value() if broker.password else None,

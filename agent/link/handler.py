@@ -21,6 +21,7 @@ from gmqtt.mqtt.utils import ConnectionState
 
 from agent import clock, reasons
 from agent.errors import Cause, LinkDownError
+from agent.link import handshake
 from agent.model import Inbound
 
 log = logging.getLogger(__name__)
@@ -102,25 +103,38 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         self.answered.set()
         self.pinged = False
         self.proven = False
+        self.at_eof = False
         self._progress_at = self.last_in
         self._own: dict[int, asyncio.Future[int]] = {}
         self._subacks: dict[int, asyncio.Future[tuple[int, ...]]] = {}
         self._transport: asyncio.Transport | None = None
+        self._wire: asyncio.Transport | None = None
         self._reading: asyncio.Task[None] | None = None
         self.on_message = self._received_at_most_once
 
-    def adopt(self, connection: MQTTConnection, transport: asyncio.Transport, protocol: "Protocol") -> None:
-        """Take the connection on, and stop gmqtt's own keep alive: its close() waits for a buffer that never drains."""
+    def adopt(
+        self,
+        connection: MQTTConnection,
+        transport: asyncio.Transport,
+        protocol: "Protocol",
+        *,
+        wire: asyncio.Transport,
+    ) -> None:
+        """Take the connection on, and stop gmqtt's own keep alive: its close() waits for a buffer that never drains.
+
+        `wire` is the TCP connection under the transport; without TLS it is the transport itself.
+        """
         connection._keep_connection_callback.cancel()  # noqa: SLF001
         self._transport = transport
+        self._wire = wire
         self._reading = protocol._read_loop_future  # noqa: SLF001
         self._reading.add_done_callback(self._reading_ended)
 
     async def bury(self) -> None:
         """Abort the connection, whatever its state, and wait until nothing of it is left."""
         self.down(LinkDownError("closed by this side", cause=Cause.OURS))
-        if self._transport is not None:
-            self._transport.abort()
+        if self._wire is not None:
+            self._wire.abort()
         if self._reading is not None:
             await asyncio.wait([self._reading])
 
@@ -165,12 +179,13 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
 
     def unsent(self) -> int:
         """Return how many bytes this machine holds that the server's has not received (TIOCOUTQ, tcp(7))."""
-        if self._transport is None or self.ended.done():
+        if self._transport is None or self._wire is None or self.ended.done():
             return 0
         with suppress(OSError):
-            sock = self._transport.get_extra_info("socket")
+            sock = self._wire.get_extra_info("socket")
             queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
-            return self._transport.get_write_buffer_size() + int(struct.unpack("i", queued)[0])
+            buffered = sum(one.get_write_buffer_size() for one in {self._transport, self._wire})
+            return buffered + int(struct.unpack("i", queued)[0])
         return 0
 
     def own_packet(self) -> tuple[int, asyncio.Future[int]]:
@@ -306,9 +321,11 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
     def _reading_ended(self, reading: asyncio.Task[None]) -> None:
         if not reading.cancelled() and (exc := reading.exception()) is not None:
             self.down(LinkDownError(f"cannot read from the broker: {exc}", cause=Cause.MALFORMED))
+        if self.at_eof:  # with TLS the transport tells of it only later
+            self.down(LinkDownError("the broker closed the connection", cause=Cause.CLOSED))
         self.down(LinkDownError("the broker sent what is no packet", cause=Cause.MALFORMED))
-        if self._transport is not None:
-            self._transport.abort()
+        if self._wire is not None:
+            self._wire.abort()
 
 
 class _Nobody:
@@ -337,10 +354,15 @@ class Protocol(MQTTProtocol):  # type: ignore[misc] # gmqtt has no types
         self._mqtt_handler.choked = False
         self._mqtt_handler.cleared()
 
+    def eof_received(self) -> bool:
+        """Note that the other side has closed."""
+        self._mqtt_handler.at_eof = True
+        return bool(super().eof_received())
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the reason, which gmqtt only logs."""
         if exc is not None:
-            self._mqtt_handler.down(LinkDownError(f"the connection was lost: {exc}", cause=Cause.LOST))
+            self._mqtt_handler.down(handshake.lost(exc))
         super().connection_lost(exc)
         if self.closed.done():
             self.closed.exception()  # nobody else asks, and asyncio would tell of it when the process ends

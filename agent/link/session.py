@@ -22,6 +22,8 @@ from agent.errors import Cause, ConnectRefusedError, LinkDownError
 from agent.link import packets
 from agent.link.dial import dial
 from agent.link.handler import Handler, Protocol
+from agent.link.handshake import encrypt, hint
+from agent.link.tls import Tls
 from agent.model import Inbound, Limits, Message, Server
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,10 @@ _MAXIMUM_PACKET_SIZE = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """What CONNECT says (MQTT 5 section 3.1) and how long each step may take; all times are in seconds."""
+    """What CONNECT says (MQTT 5 section 3.1) and how long each step may take; all times are in seconds.
+
+    `hello_timeout` covers TLS, where there is `tls`, and CONNACK together.
+    """
 
     server: Server
     client_id: str
@@ -52,6 +57,7 @@ class Hello:
     will_delay: int = 15
     connect_timeout: float = 3.0
     hello_timeout: float = 10.0
+    tls: Tls | None = None
     dead_after: float = 10.0
 
 
@@ -66,6 +72,7 @@ class Session:
         self._dead_after = hello.dead_after
         self._keep_alive = limits.keep_alive
         self._last_out = clock.monotonic()
+        self._tls = hello.tls
 
     @property
     def is_proven(self) -> bool:
@@ -198,6 +205,8 @@ class Session:
             if self._keep_alive and quiet >= _PING_AFTER * self._keep_alive and not self._handler.pinged:
                 self._last_out = now
                 self._handler.ping(now)
+            if self._tls is not None:
+                self._tls.remind()
             await asyncio.wait([self.ended], timeout=_CHECK_EVERY)
         raise self.ended.result()
 
@@ -217,30 +226,35 @@ async def open_session(hello: Hello) -> AsyncIterator[Session]:
     """Connect, and abort the connection at the end whatever happens. Raises LinkDownError and ConnectRefusedError."""
     connected = await dial(hello.server, timeout=hello.connect_timeout, dead_after=hello.dead_after)
     handler = Handler(ConnectionState(protocol_version=MQTTv50))
-    connection = await _connection(connected, handler, hello)
+    until = asyncio.get_running_loop().time() + hello.hello_timeout
+    connection = await _connection(connected, handler, hello, until)
     try:
-        limits = await _greet(connection, handler, hello)
+        limits = await _greet(connection, handler, hello, until)
         yield Session(connection, handler, limits, hello)
     finally:
         await handler.bury()
 
 
-async def _connection(connected: socket.socket, handler: Handler, hello: Hello) -> MQTTConnection:
-    loop = asyncio.get_running_loop()
+async def _connection(connected: socket.socket, handler: Handler, hello: Hello, until: float) -> MQTTConnection:
+    protocol = Protocol(handler)
+    first = protocol if hello.tls is None else asyncio.Protocol()
     try:
-        transport, protocol = await loop.create_connection(lambda: Protocol(handler), sock=connected)
+        wire, _ = await asyncio.get_running_loop().create_connection(lambda: first, sock=connected)
     except OSError as exc:
         connected.close()
         raise LinkDownError(f"cannot connect to {hello.server}: {exc}", cause=Cause.RESET) from exc
+    transport = wire
+    if hello.tls is not None:
+        transport = await encrypt(wire, protocol, hello.tls, hello.server, until=until)
     transport.set_write_buffer_limits(high=_WRITE_BUFFER)
     connection = MQTTConnection(transport, protocol, hello.clean_start, hello.keep_alive, package_handler=handler)
-    handler.adopt(connection, transport, protocol)
+    handler.adopt(connection, transport, protocol, wire=wire)
     return connection
 
 
-async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello) -> Limits:
+async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello, until: float) -> Limits:
     try:
-        async with asyncio.timeout(hello.hello_timeout):
+        async with asyncio.timeout_at(until):
             await connection.auth(
                 hello.client_id,
                 hello.username,
@@ -256,6 +270,10 @@ async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello) -> 
             f"{hello.server} accepted the connection, but sent no CONNACK for {hello.hello_timeout:g} s",
             cause=Cause.NO_CONNACK,
         ) from None
+    except LinkDownError as exc:
+        if more := hint(exc, hello.server):
+            raise LinkDownError(f"{exc}, {more}", cause=Cause.RESET) from exc
+        raise
     if 0 < code < reasons.GRANTED_BELOW:
         # MQTT 3.1.1's CONNACK has such return codes; 1 is its "unacceptable protocol version".
         raise ConnectRefusedError(

@@ -1,6 +1,6 @@
 """Settings: read from files and the environment, validated, frozen. The only door to pydantic."""
 
 from agent.settings.loading import Loaded, load
-from agent.settings.models import BUILTIN_SOURCES, DefaultsTable, Settings
+from agent.settings.models import BUILTIN_SOURCES, BrokerTable, DefaultsTable, Settings
 
-__all__ = ["BUILTIN_SOURCES", "DefaultsTable", "Loaded", "Settings", "load"]
+__all__ = ["BUILTIN_SOURCES", "BrokerTable", "DefaultsTable", "Loaded", "Settings", "load"]
