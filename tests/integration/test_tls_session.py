@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import re
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import clock
 from agent.errors import Cause, LinkDownError
 from agent.link.session import Hello, Session, open_session
 from agent.link.tls import Tls
@@ -135,6 +137,34 @@ async def test_what_waits_on_this_machine_is_counted_above_and_below_tls(ours: A
         broker.thaw()
 
 
+async def test_little_is_taken_that_the_network_does_not_take(ours: Authority, server: Pair) -> None:
+    async with mosquitto_with(server) as broker, session(broker.port, trusting(ours)) as one:
+        broker.freeze()
+        while one.is_clear:
+            one.send([(0, False, Message(topic="a", payload=b"x" * 1000, qos=0))])
+        wire, above = one._handler._wire, one._handler._transport
+        assert wire is not None
+        assert above is not None
+        assert 60_000 < wire.get_write_buffer_size() + above.get_write_buffer_size() < 80_000
+        broker.thaw()
+
+
+async def test_a_session_that_stays_up_for_days_tells_of_certificates_that_end(
+    ours: Authority, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = trusting(ours)
+    pair = ours.pair("later", starts=timedelta(days=-100), ends=timedelta(days=40))
+    async with mosquitto_with(pair) as broker, session(broker.port, tls) as one:
+        assert "expires" not in caplog.text
+        now = clock.unix_ms()
+        monkeypatch.setattr(clock, "unix_ms", lambda: now + 11 * 86_400_000)
+        monkeypatch.setattr(tls, "_look_at", 0.0)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await one.watch()
+        assert caplog.text.count(f"the certificate of localhost:{broker.port} (later) expires in 29 days") == 1
+
+
 async def test_a_session_with_much_unsent_ends_at_once_when_it_is_given_up(ours: Authority, server: Pair) -> None:
     loop = asyncio.get_running_loop()
     async with mosquitto_with(server) as broker:
@@ -206,7 +236,7 @@ async def test_a_server_that_wants_a_certificate_says_so_only_after_the_handshak
 
 
 @asynccontextmanager
-async def s_server(pair: Pair, *options: str) -> AsyncIterator[int]:
+async def s_server(pair: Pair, *options: str) -> AsyncIterator[tuple[Child, int]]:
     """OpenSSL's own server, which can be as old as need be; it speaks no MQTT."""
     port = free_port()
     argv = (program("openssl", package="openssl"), "s_server", "-accept", f"127.0.0.1:{port}",
@@ -214,22 +244,22 @@ async def s_server(pair: Pair, *options: str) -> AsyncIterator[int]:
     child = await Child.spawn(argv, name="openssl s_server")
     try:
         await child.line("^ACCEPT", lines=child.out, within=30)
-        yield port
+        yield child, port
     finally:
         await child.end()
 
 
 async def test_a_server_without_a_modern_version_of_tls_is_refused(ours: Authority, server: Pair) -> None:
-    async with s_server(server, "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0") as port:
+    async with s_server(server, "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0") as (_, port):
         why = await refused(port, trusting(ours))
     assert why.cause is Cause.TLS
     assert "speaks no version of TLS from 1.2 on" in str(why)
 
 
 async def test_tls_1_2_is_spoken_and_there_the_handshake_itself_is_refused(ours: Authority, server: Pair) -> None:
-    async with s_server(server, "-tls1_2") as port:
+    async with s_server(server, "-tls1_2") as (_, port):
         assert "sent no CONNACK for 1 s" in str(await refused(port, trusting(ours), within=1))
-    async with s_server(server, "-tls1_2", "-Verify", "1", "-CAfile", str(ours.cert)) as port:
+    async with s_server(server, "-tls1_2", "-Verify", "1", "-CAfile", str(ours.cert)) as (_, port):
         why = await refused(port, trusting(ours))
         assert why.cause is Cause.TLS
         assert "the server refuses the handshake: it may want a client certificate (broker.cert_file)" in str(why)
@@ -292,15 +322,13 @@ async def test_a_peer_that_never_answers_is_given_up_in_time(ours: Authority) ->
 
 async def test_tls_and_connack_share_one_time_out(ours: Authority, server: Pair) -> None:
     loop = asyncio.get_running_loop()
-    async with mosquitto_with(server) as broker:
-        broker.freeze()
-        loop.call_later(1.0, broker.thaw)
+    async with s_server(server) as (child, port):
+        child.signal(signal.SIGSTOP)
+        loop.call_later(0.8, child.signal, signal.SIGCONT)
         before = loop.time()
-        hello = Hello(server=Server(host="localhost", port=broker.port, is_tls=True), client_id="robot",
-                      tls=trusting(ours), hello_timeout=1.5)  # fmt: skip
-        async with open_session(hello):
-            pass
-        assert loop.time() - before < 1.5
+        why = await refused(port, trusting(ours), within=1.2)
+        assert 1.2 <= loop.time() - before < 1.7
+    assert "sent no CONNACK for 1.2 s" in str(why)
 
 
 async def test_a_handshake_that_is_cancelled_leaves_nothing_behind(ours: Authority) -> None:
