@@ -66,6 +66,12 @@ async def encrypt(
     return transport
 
 
+async def hear_refusal() -> None:
+    """Let a refusal be read that has come already: a write that fails would be told in its place."""
+    for _ in range(2):  # the event loop polls, and then reads
+        await asyncio.sleep(0)
+
+
 def _name(server: Server) -> str:
     """Return the name that the certificate has to have: without a root's dot and without an address's zone."""
     return server.host.removesuffix(".").partition("%")[0]
@@ -142,7 +148,7 @@ def _distrusted(exc: ssl.SSLCertVerificationError, tls: Tls, server: Server) -> 
 
 def _meaning(exc: ssl.SSLError) -> str:
     """Return what an error of OpenSSL means, and what can be done; in OpenSSL's words where that is not known."""
-    reason = exc.reason or ""
+    reason = getattr(exc, "reason", None) or ""
     words = reason.replace("_", " ").lower() or str(exc)
     if reason == "WRONG_VERSION_NUMBER":
         return "the server does not speak TLS on this port: use another port, or mqtt://"

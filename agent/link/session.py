@@ -22,7 +22,7 @@ from agent.errors import Cause, ConnectRefusedError, LinkDownError
 from agent.link import packets
 from agent.link.dial import dial
 from agent.link.handler import Handler, Protocol
-from agent.link.handshake import encrypt, hint
+from agent.link.handshake import encrypt, hear_refusal, hint
 from agent.link.tls import Tls
 from agent.model import Inbound, Limits, Message, Server
 
@@ -255,6 +255,8 @@ async def _connection(connected: socket.socket, handler: Handler, hello: Hello, 
 async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello, until: float) -> Limits:
     try:
         async with asyncio.timeout_at(until):
+            if hello.tls is not None:
+                await hear_refusal()
             await connection.auth(
                 hello.client_id,
                 hello.username,

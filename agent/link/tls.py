@@ -167,7 +167,7 @@ def _pem(file: Path, setting: str, holds: str) -> None:
     if holds.encode() not in _content(file, setting):
         thing = "certificate" if holds.startswith("CERTIFICATE") else "private key"
         raise SettingsError(
-            f"cannot use {setting} {file}: there is no {thing} in PEM format in it (-----BEGIN …{holds})"
+            f"cannot use {setting} {file}: there is no {thing} in PEM format in it (-----BEGIN {holds})"
         )
 
 
