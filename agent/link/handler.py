@@ -137,6 +137,10 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
             self._wire.abort()
         if self._reading is not None:
             await asyncio.wait([self._reading])
+        if self._transport is not None and self._transport is not self._wire:
+            # Only a second close() lets asyncio forget the 256 KiB of a TLS connection before garbage is collected.
+            self._transport.abort()
+            self._transport.close()
 
     def down(self, why: LinkDownError) -> None:
         """Note that the connection is over; only the first reason counts."""

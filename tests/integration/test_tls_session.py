@@ -4,6 +4,7 @@ import asyncio
 import gc
 import re
 import signal
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -163,6 +164,25 @@ async def test_a_session_that_stays_up_for_days_tells_of_certificates_that_end(
             async with asyncio.timeout(0.01):
                 await one.watch()
         assert caplog.text.count(f"the certificate of localhost:{broker.port} (later) expires in 29 days") == 1
+
+
+async def test_what_a_connection_needed_is_free_at_its_end_without_waiting_for_garbage_collection(
+    ours: Authority, server: Pair
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with mosquitto_with(server) as broker:
+            tls = trusting(ours)
+            for end in (works, None):
+                async with session(broker.port, tls) as one:
+                    assert one._handler._transport is not None
+                    spoken = weakref.ref(one._handler._transport.get_extra_info("ssl_object"))
+                    if end is not None:
+                        await end(one)
+                assert spoken() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_session_with_much_unsent_ends_at_once_when_it_is_given_up(ours: Authority, server: Pair) -> None:
