@@ -111,6 +111,12 @@ async def test_a_client_certificate_is_shown_where_the_broker_asks_for_one(
         assert len(broker.matching("as robot .*u'client'")) == 2
 
 
+async def test_the_server_s_own_certificate_may_stand_in_the_place_of_its_authority_s(server: Pair) -> None:
+    tls = Tls(ca_file=server.cert, cert_file=None, key_file=None)
+    async with mosquitto_with(server) as broker, session(broker.port, tls) as one:
+        await works(one)
+
+
 async def test_what_the_server_shows_is_kept_with_its_end(ours: Authority, caplog: pytest.LogCaptureFixture) -> None:
     ending = ours.pair("ending", starts=timedelta(days=-100), ends=timedelta(days=3))
     tls = trusting(ours)
