@@ -55,7 +55,8 @@ async def encrypt(
             )
     except OSError as exc:
         wire.abort()
-        raise _failed(exc, tls, server) from exc
+        # Its traceback holds the protocol, which holds it: the connection would wait for garbage collection.
+        raise _failed(exc, tls, server) from exc.with_traceback(None)
     except BaseException:
         wire.abort()
         raise

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import re
 import signal
+import ssl
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -187,6 +188,23 @@ async def test_what_a_connection_needed_is_free_at_its_end_without_waiting_for_g
                     if end is not None:
                         await end(one)
                 assert spoken() is None
+    finally:
+        gc.enable()
+
+
+async def test_what_a_failed_handshake_needed_is_free_without_waiting_for_garbage_collection(
+    theirs: Authority, server: Pair
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with mosquitto_with(server) as broker:
+            tls = trusting(theirs)
+            for _ in range(3):
+                assert (await refused(broker.port, tls)).cause is Cause.TLS
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert [one for one in gc.get_objects() if isinstance(one, ssl.SSLObject)] == []
     finally:
         gc.enable()
 
