@@ -15,10 +15,12 @@ from agent.errors import LinkDownError, StorageError
 from agent.link.connection import Connection
 from agent.link.dial import dial
 from agent.link.machine import Waits
+from agent.link.opening import Hello, open_session
 from agent.link.progress import RoundTrip
 from agent.link.servers import Servers
-from agent.link.session import Hello, Session, open_session
+from agent.link.session import Session
 from agent.link.states import Dial, Event
+from agent.link.tls import Tls
 from agent.model import Server, Stream
 from agent.settings import BrokerTable, DefaultsTable, Settings
 from agent.store.committer import commit
@@ -37,22 +39,36 @@ _CANCEL_AGAIN_AFTER = 1.0
 
 
 def run(settings: Settings) -> int:
-    """Run the agent until SIGTERM or SIGINT, and return the exit code. Raises StorageError."""
+    """Run the agent until SIGTERM or SIGINT, and return the exit code. Raises StorageError and SettingsError."""
+    tls = _tls(settings.broker)
     with _only(StorageError), locked(settings.outbox.path.parent):
-        asyncio.run(_run(settings))
+        asyncio.run(_run(settings, tls))
     return 0
 
 
-async def _run(settings: Settings) -> None:
+def _tls(broker: BrokerTable) -> Tls | None:
+    """Read the files of TLS, where a broker speaks it. Raises SettingsError."""
+    if any(server.is_tls for server in broker.servers):
+        return Tls(ca_file=broker.ca_file, cert_file=broker.cert_file, key_file=broker.key_file)
+    if broker.ca_file or broker.cert_file:
+        log.warning("there are certificates, but nothing is encrypted: broker.urls has mqtt://, not mqtts://")
+    return None
+
+
+async def _run(settings: Settings, tls: Tls | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(
-        signal.SIGHUP, log.warning, "SIGHUP: settings are read at the start only; restart to apply them"
-    )
+    loop.add_signal_handler(signal.SIGHUP, _read_again, tls)
     async with Database.open(settings.outbox.path) as database:
-        await _Agent(settings, database, await _outbox(settings, database)).run(stop)
+        await _Agent(settings, database, await _outbox(settings, database), tls).run(stop)
+
+
+def _read_again(tls: Tls | None) -> None:
+    log.warning("SIGHUP: settings are read at the start only; restart to apply them")
+    if tls is not None:
+        tls.reload()
 
 
 async def _outbox(settings: Settings, database: Database) -> Outbox:
@@ -99,9 +115,10 @@ def _waits(broker: BrokerTable) -> Waits:
 class _Agent:
     """The parts of a running agent, and how they are joined."""
 
-    def __init__(self, settings: Settings, database: Database, outbox: Outbox) -> None:
+    def __init__(self, settings: Settings, database: Database, outbox: Outbox, tls: Tls | None) -> None:
         broker = settings.broker
         self._settings = settings
+        self._tls = tls
         self._database = database
         self._outbox = outbox
         self._topics = Topics(settings.topics.prefix)
@@ -205,6 +222,7 @@ class _Agent:
         broker = self._settings.broker
         hello = Hello(
             server=to.server,
+            tls=self._tls if to.server.is_tls else None,
             client_id=broker.client_id,
             version=broker.protocol,
             username=broker.username or None,

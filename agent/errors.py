@@ -14,6 +14,7 @@ class Cause(StrEnum):
     REFUSED = "refused"
     RESET = "reset"
     CLOSED = "closed by the broker"
+    TLS = "TLS"
     NO_CONNACK = "no CONNACK"
     REJECTED = "CONNECT rejected"
     DISCONNECTED = "DISCONNECT"

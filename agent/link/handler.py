@@ -1,4 +1,4 @@
-"""What a connection does with the packets it receives: gmqtt's handler and protocol, with their traps closed.
+"""What a connection does with the packets it receives: gmqtt's handler, with its traps closed.
 
 Each override is named in docs/decisions/0003, and a contract test holds gmqtt to the private names that are used.
 """
@@ -16,13 +16,12 @@ from typing import Any
 from gmqtt.mqtt.connection import MQTTConnection
 from gmqtt.mqtt.handler import MqttPackageHandler
 from gmqtt.mqtt.package import Package
-from gmqtt.mqtt.protocol import MQTTProtocol
 from gmqtt.mqtt.utils import ConnectionState
 
 from agent import clock, reasons
 from agent.errors import Cause, LinkDownError
-from agent.link.dial import cause_of
 from agent.link.progress import RoundTrip
+from agent.link.protocol import Protocol
 from agent.link.states import Answered, Event, Proven
 from agent.model import Inbound
 
@@ -119,27 +118,44 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         self._timed: int | None = None
         """The packet whose answer is timed, since `_timed_at`: one at a time."""
         self._timed_at = self._pinged_at = self.last_in
+        self.at_eof = False
         self._progress_at = self.last_in
         self._own: dict[int, asyncio.Future[int]] = {}
         self._subacks: dict[int, asyncio.Future[tuple[int, ...]]] = {}
         self._transport: asyncio.Transport | None = None
+        self._wire: asyncio.Transport | None = None
         self._reading: asyncio.Task[None] | None = None
         self.on_message = self._received_at_most_once
 
-    def adopt(self, connection: MQTTConnection, transport: asyncio.Transport, protocol: "Protocol") -> None:
-        """Take the connection on, and stop gmqtt's own keep alive: its close() waits for a buffer that never drains."""
+    def adopt(
+        self,
+        connection: MQTTConnection,
+        transport: asyncio.Transport,
+        protocol: Protocol,
+        *,
+        wire: asyncio.Transport,
+    ) -> None:
+        """Take the connection on, and stop gmqtt's own keep alive: its close() waits for a buffer that never drains.
+
+        `wire` is the TCP connection under the transport; without TLS it is the transport itself.
+        """
         connection._keep_connection_callback.cancel()  # noqa: SLF001
         self._transport = transport
+        self._wire = wire
         self._reading = protocol._read_loop_future  # noqa: SLF001
         self._reading.add_done_callback(self._reading_ended)
 
     async def bury(self) -> None:
         """Abort the connection, whatever its state, and wait until nothing of it is left."""
         self.down(LinkDownError("closed by this side", cause=Cause.OURS))
-        if self._transport is not None:
-            self._transport.abort()
+        if self._wire is not None:
+            self._wire.abort()
         if self._reading is not None:
             await asyncio.wait([self._reading])
+        if self._transport is not None and self._transport is not self._wire:
+            # Only a second close() lets asyncio forget the 256 KiB of a TLS connection before garbage is collected.
+            self._transport.abort()
+            self._transport.close()
 
     def hang_up(self) -> None:
         """End the connection after what was written, without a DISCONNECT; what still comes is read."""
@@ -201,12 +217,13 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
 
     def unsent(self) -> int:
         """Return how many bytes this machine holds that the server's has not received (TIOCOUTQ, tcp(7))."""
-        if self._transport is None or self.ended.done():
+        if self._transport is None or self._wire is None or self.ended.done():
             return 0
         with suppress(OSError):
-            sock = self._transport.get_extra_info("socket")
+            sock = self._wire.get_extra_info("socket")
             queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
-            return self._transport.get_write_buffer_size() + int(struct.unpack("i", queued)[0])
+            buffered = sum(one.get_write_buffer_size() for one in {self._transport, self._wire})
+            return buffered + int(struct.unpack("i", queued)[0])
         return 0
 
     def own_packet(self) -> tuple[int, asyncio.Future[int]]:
@@ -365,42 +382,8 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
     def _reading_ended(self, reading: asyncio.Task[None]) -> None:
         if not reading.cancelled() and (exc := reading.exception()) is not None:
             self.down(LinkDownError(f"cannot read from the broker: {exc}", cause=Cause.MALFORMED))
+        if self.at_eof:  # with TLS the transport tells of it only later
+            self.down(LinkDownError("the broker closed the connection", cause=Cause.CLOSED))
         self.down(LinkDownError("the broker sent what is no packet", cause=Cause.MALFORMED))
-        if self._transport is not None:
-            self._transport.abort()
-
-
-class _Nobody:
-    """Receives what comes before the connection is taken on: nothing, or its end, when that was cancelled."""
-
-    def put_package(self, package: Package) -> None:
-        pass
-
-
-class Protocol(MQTTProtocol):  # type: ignore[misc] # gmqtt has no types
-    """The connection's protocol: gmqtt's, telling its handler of a choked transport and of why it ended."""
-
-    def __init__(self, handler: Handler) -> None:
-        super().__init__(connection_state=handler.state, id_generator=handler.id_generator)
-        self._mqtt_handler = handler
-        self.set_connection(_Nobody())
-
-    def pause_writing(self) -> None:
-        """Note that the transport's buffer is full."""
-        super().pause_writing()
-        self._mqtt_handler.choked = True
-
-    def resume_writing(self) -> None:
-        """Note that the transport's buffer has drained."""
-        super().resume_writing()
-        self._mqtt_handler.choked = False
-        self._mqtt_handler.cleared()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the reason, which gmqtt only logs."""
-        if exc is not None:
-            cause = cause_of(exc) if isinstance(exc, OSError) else Cause.LOST
-            self._mqtt_handler.down(LinkDownError(f"the connection was lost: {exc}", cause=cause))
-        super().connection_lost(exc)
-        if self.closed.done():
-            self.closed.exception()  # nobody else asks, and asyncio would tell of it when the process ends
+        if self._wire is not None:
+            self._wire.abort()

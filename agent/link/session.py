@@ -1,73 +1,35 @@
-"""One connection to a broker, from CONNECT to its end: gmqtt tamed. With `packets`, the only door to gmqtt.
+"""One connection to a broker, from CONNACK to its end: gmqtt tamed.
 
-gmqtt is codec and transport here (docs/decisions/0003): its Client, and with it its storage, replay and reconnecting,
-is not used. A session is used once, and ends once: `ended` then holds the reason.
+With `opening`, `handler`, `protocol` and `packets` it is the only door to gmqtt, which is codec and transport here
+(docs/decisions/0003): its Client, and with it its storage, replay and reconnecting, is not used. A session is used
+once, and ends once: `ended` then holds the reason.
 """
 
 import asyncio
 import logging
-import socket
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import gmqtt
 from gmqtt.mqtt.connection import MQTTConnection
-from gmqtt.mqtt.utils import ConnectionState
 
-from agent import clock, reasons
-from agent.errors import Cause, ConnectRefusedError, LinkDownError
+from agent import clock
+from agent.errors import Cause, LinkDownError
 from agent.link import packets
-from agent.link.dial import dial
-from agent.link.handler import Handler, Protocol
+from agent.link.handler import Handler
 from agent.link.progress import RoundTrip
-from agent.link.states import Dialled, Event
+from agent.link.tls import Tls
 from agent.model import Inbound, Limits, Message, Server, Version
 
 log = logging.getLogger(__name__)
 
-_RECEIVE_MAXIMUM = 100
-_WRITE_BUFFER = 64 * 1024
 _CHECK_EVERY = 1.0
 _SOME_BYTES = 4096
 _PING_AFTER = 0.75  # of the keep alive, so that a late timer does not exceed it
 _NORMAL = 0x00
 _WITH_WILL = 0x04
 _NOT_FOUND = 0x92
-_UNSUPPORTED = 0x84
-_OTHER_VERSION = {
-    Version.MQTT_5: 'the broker may know MQTT 3.1.1 only: set broker.protocol = "3.1.1"',
-    Version.MQTT_3_1_1: 'the broker may know MQTT 5 only: set broker.protocol = "5"',
-}
-_MAXIMUM_PACKET_SIZE = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hello:
-    """What CONNECT says (MQTT 5 section 3.1) and how long each step may take; all times are in seconds.
-
-    MQTT 3.1.1 has no place for `session_expiry` and `will_delay`.
-    """
-
-    server: Server
-    client_id: str
-    version: Version = Version.MQTT_5
-    username: str | None = None
-    password: str | None = None
-    keep_alive: int = 30
-    clean_start: bool = False
-    session_expiry: int = 86_400
-    will: Message | None = None
-    will_delay: int = 15
-    connect_timeout: float = 3.0
-    hello_timeout: float = 10.0
-    dead_after: float = 10.0
-
-    @property
-    def clean_session(self) -> bool:
-        """What CONNECT's flag says: Clean Start, or Clean Session, with which MQTT 3.1.1 ends the session as well."""
-        return self.clean_start or (self.version is Version.MQTT_3_1_1 and self.session_expiry == 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +53,7 @@ class Session:
         version: Version,
         route: Route,
         round_trip: RoundTrip,
+        tls: Tls | None,
     ) -> None:
         self.limits = limits
         self.server, self.source, self.peer = route.server, route.source, route.peer
@@ -102,6 +65,7 @@ class Session:
         self._packets = packets.encoder(version)
         self._keep_alive = limits.keep_alive
         self._last_out = clock.monotonic()
+        self._tls = tls
 
     @property
     def is_proven(self) -> bool:
@@ -253,6 +217,8 @@ class Session:
             quiet = now - min(self._handler.last_in, self._last_out)
             if self._keep_alive and quiet >= _PING_AFTER * self._keep_alive:
                 self._ping()
+            if self._tls is not None:
+                self._tls.remind()
             await asyncio.wait([self.ended], timeout=min(left, _CHECK_EVERY))
         raise self.ended.result()
 
@@ -287,117 +253,3 @@ class Session:
             self._connection.send_disconnect(reason_code=_WITH_WILL if publish_will else _NORMAL)
         self._handler.is_muted = True
         await asyncio.wait([self.ended], timeout=within)
-
-
-@asynccontextmanager
-async def open_session(
-    hello: Hello, *, round_trip: RoundTrip | None = None, tell: Callable[[Event], None] = lambda _event: None
-) -> AsyncIterator[Session]:
-    """Connect, and abort the connection at the end whatever happens. Raises LinkDownError and ConnectRefusedError.
-
-    `tell` gets what the state machine has to know; `round_trip` is what is known of the path, and learns.
-    """
-    round_trip = round_trip or RoundTrip(dead_after=hello.dead_after)
-    connected = await dial(hello.server, timeout=hello.connect_timeout, dead_after=hello.dead_after)
-    route = _route(connected, hello)
-    tell(Dialled(source=route.source))
-    level = packets.encoder(hello.version).level
-    handler = Handler(ConnectionState(protocol_version=level), round_trip, tell)
-    connection = await _connection(connected, handler, hello)
-    try:
-        began = clock.monotonic()
-        limits = await _greet(connection, handler, hello)
-        round_trip.answered(clock.monotonic() - began)
-        yield Session(connection, handler, limits, version=hello.version, route=route, round_trip=round_trip)
-    finally:
-        await handler.bury()
-
-
-def _route(connected: socket.socket, hello: Hello) -> Route:
-    try:
-        return Route(server=hello.server, source=str(connected.getsockname()[0]), peer=str(connected.getpeername()[0]))
-    except OSError as exc:  # it was reset meanwhile
-        connected.close()
-        raise LinkDownError(f"cannot connect to {hello.server}: {exc.strerror}", cause=Cause.RESET) from exc
-
-
-async def _connection(connected: socket.socket, handler: Handler, hello: Hello) -> MQTTConnection:
-    loop = asyncio.get_running_loop()
-    try:
-        transport, protocol = await loop.create_connection(lambda: Protocol(handler), sock=connected)
-    except OSError as exc:
-        connected.close()
-        raise LinkDownError(f"cannot connect to {hello.server}: {exc}", cause=Cause.RESET) from exc
-    transport.set_write_buffer_limits(high=_WRITE_BUFFER)
-    connection = MQTTConnection(transport, protocol, hello.clean_session, hello.keep_alive, package_handler=handler)
-    handler.adopt(connection, transport, protocol)
-    return connection
-
-
-async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello) -> Limits:
-    try:
-        async with asyncio.timeout(hello.hello_timeout):
-            await connection.auth(
-                hello.client_id,
-                # As bytes: of text, gmqtt takes the characters for its length.
-                hello.username.encode() if hello.username is not None else None,
-                hello.password.encode() if hello.password is not None else None,
-                will_message=_will(hello),
-                session_expiry_interval=hello.session_expiry,
-                receive_maximum=_RECEIVE_MAXIMUM,
-                maximum_packet_size=_MAXIMUM_PACKET_SIZE,
-            )
-            session_present, code, properties = await handler.connack
-    except TimeoutError:
-        raise LinkDownError(
-            f"{hello.server} accepted the connection, but sent no CONNACK for {hello.hello_timeout:g} s",
-            cause=Cause.NO_CONNACK,
-        ) from None
-    if code > 0:
-        raise _refusal(hello, code, properties)
-    return _limits(hello, session_present=session_present, properties=properties)
-
-
-def _refusal(hello: Hello, code: int, properties: dict[str, list[str]]) -> ConnectRefusedError:
-    """Return what CONNACK's code means. Below 0x80 it is a return code of MQTT 3.1.1, whatever was asked for."""
-    if code < reasons.GRANTED_BELOW:
-        detail, reason_code = reasons.describe_return_code(code), reasons.of_return_code(code)
-    else:
-        detail, reason_code = reasons.describe(code), code
-    if said := properties.get("reason_string", [""])[0]:
-        detail += f" ({said})"
-    if reason_code == _UNSUPPORTED or (code < reasons.GRANTED_BELOW and hello.version is Version.MQTT_5):
-        detail += f"; {_OTHER_VERSION[hello.version]}"
-    return ConnectRefusedError(
-        f"{hello.server} refused the connection: {detail}",
-        reason_code=reason_code,
-        reference=properties.get("server_reference", [""])[0],
-    )
-
-
-def _will(hello: Hello) -> gmqtt.Message | None:
-    if hello.will is None:
-        return None
-    return gmqtt.Message(
-        hello.will.topic,
-        hello.will.payload,
-        qos=hello.will.qos,
-        retain=hello.will.retain,
-        will_delay_interval=hello.will_delay,
-        content_type=hello.will.content_type,
-    )
-
-
-def _limits(hello: Hello, *, session_present: bool, properties: dict[str, list[int]]) -> Limits:
-    def said(name: str, otherwise: int) -> int:
-        return properties.get(name, [otherwise])[0]
-
-    return Limits(
-        session_present=session_present,
-        receive_maximum=max(1, said("receive_maximum", 65_535)),
-        maximum_packet_size=said("maximum_packet_size", 0) or None,
-        maximum_qos=said("max_qos", 2),
-        retain_available=bool(said("retain_available", 1)),
-        keep_alive=said("server_keep_alive", hello.keep_alive),
-        gives_reasons=hello.version is Version.MQTT_5,
-    )

@@ -17,7 +17,7 @@ from agent.settings.models import Settings
 
 ETC = Path("/etc/roamd")
 _PREFIX = "ROAMD_"
-_CREDENTIAL = "mqtt-password"
+_TLS_CREDENTIALS = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"}
 _SECRET = ("broker", "password")
 _MOST_SECRET = 65_535  # bytes, MQTT 5 section 1.5.6
 _DEEPEST = 3  # streams.NAME.interval
@@ -252,6 +252,7 @@ def _resolved(settings: Settings, environ: Mapping[str, str], origins: dict[Key,
         update={
             "client_id": settings.broker.client_id.replace("{device_id}", name),
             "password": _password(settings, environ, origins),
+            **_tls_files(settings, environ, origins),
         }
     )
     state = environ.get("STATE_DIRECTORY", "").split(":")[0] or "roamd-state"
@@ -279,7 +280,7 @@ def _path(path: Path, *, state: str, runtime: str) -> Path:
 def _password(settings: Settings, environ: Mapping[str, str], origins: dict[Key, str]) -> SecretStr | None:
     broker = settings.broker
     if broker.password is None:
-        file = broker.password_file or _credential(environ)
+        file = broker.password_file or _credential(environ, "mqtt-password")
         if file is None:
             return None
         password = _secret(file)
@@ -293,9 +294,26 @@ def _password(settings: Settings, environ: Mapping[str, str], origins: dict[Key,
     return password
 
 
-def _credential(environ: Mapping[str, str]) -> Path | None:
+def _tls_files(settings: Settings, environ: Mapping[str, str], origins: dict[Key, str]) -> dict[str, Path | None]:
+    """Return the files that TLS needs: those of the settings, and systemd's credentials for what is not set."""
+    files: dict[str, Path | None] = {}
+    for name, credential in _TLS_CREDENTIALS.items():
+        file: Path | None = getattr(settings.broker, name)
+        if file is None and (file := _credential(environ, credential)) is not None:
+            origins["broker", name] = f"the credential {credential}"
+        files[name] = None if file is None else Path(os.path.abspath(file))  # noqa: PTH100  as above
+    if files["key_file"] is not None and files["cert_file"] is None:
+        raise SettingsError(
+            f"{origins['broker', 'key_file']}: broker.key_file: there is a key, but no certificate for it;"
+            " set broker.cert_file"
+        )
+    return files
+
+
+def _credential(environ: Mapping[str, str], name: str) -> Path | None:
+    """Return the file of one of systemd's credentials (systemd.exec(5)), if the service was given it."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
-    file = Path(folder or "", _CREDENTIAL)
+    file = Path(folder or "", name)
     return file if folder and file in _listed(file.parent) else None
 
 

@@ -29,6 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIRECTORIES = ("$STATE_DIRECTORY", "$RUNTIME_DIRECTORY")
 _QOS_2 = 2
 _UNTOLD_WINDOW = 20  # what mosquitto takes by default: its max_inflight_messages
+_URL_RULE = "must be mqtt://HOST, mqtts://HOST (TLS), or one of them with :PORT"
 _NAME_RULE = "must be 1 to 64 of A-Z a-z 0-9 . _ -"
 
 
@@ -83,6 +84,10 @@ def _none_if_empty(value: object) -> object:
     return None if value == "" else value
 
 
+_FileOrNone = Annotated[Path | None, BeforeValidator(_none_if_empty)]
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
 class BrokerTable(_Table):
     """[broker]: where to connect, as whom, and how patiently. Times are in seconds."""
 
@@ -91,7 +96,10 @@ class BrokerTable(_Table):
     client_id: str = Field(default="{device_id}", max_length=1000)
     username: str = Field(default="", max_length=10_000)
     password: SecretStr | None = None
-    password_file: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    password_file: _FileOrNone = None
+    ca_file: _FileOrNone = None
+    cert_file: _FileOrNone = None
+    key_file: _FileOrNone = None
     keep_alive: WholeSeconds = Field(default=30, ge=5, le=65_535)
     session_expiry: WholeSeconds = Field(default=86_400, ge=0, le=4_294_967_295)
     clean_start: bool = False
@@ -150,13 +158,11 @@ def _server(url: str) -> Server:
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise ValueError("must be mqtt://HOST or mqtt://HOST:PORT") from None
+        raise ValueError(_URL_RULE) from None
     if "@" in url:
         raise ValueError("a user does not belong into the URL; set broker.username and broker.password_file")
-    if parts.scheme == "mqtts":
-        raise ValueError("TLS is not built yet; only mqtt:// is")
-    if parts.scheme != "mqtt" or not parts.netloc or not url.isprintable() or " " in url:
-        raise ValueError("must be mqtt://HOST or mqtt://HOST:PORT")
+    if parts.scheme not in _PORTS or not parts.netloc or not url.isprintable() or " " in url:
+        raise ValueError(_URL_RULE)
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError("nothing may follow the port")
     try:
@@ -169,7 +175,7 @@ def _server(url: str) -> Server:
         parts.hostname.encode("idna")
     except UnicodeError:
         raise ValueError("the host is no name that can be looked up") from None
-    return Server(host=parts.hostname, port=port or 1883)
+    return Server(host=parts.hostname, port=port or _PORTS[parts.scheme], is_tls=parts.scheme == "mqtts")
 
 
 def _a_file(path: Path) -> Path:

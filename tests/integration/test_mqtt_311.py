@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent import sources
-from agent.link.session import Hello as Connecting
-from agent.link.session import open_session
+from agent.link.opening import Hello as Connecting
+from agent.link.opening import open_session
 from agent.model import Message, Server, Version
 from tests.support import outbox_file
 from tests.support.agent_process import AgentProcess, Setting

@@ -15,7 +15,8 @@ from gmqtt.mqtt.protocol import MQTTProtocol
 from gmqtt.mqtt.utils import ConnectionState, pack_variable_byte_integer
 
 from agent.errors import Cause, LinkDownError
-from agent.link.handler import Handler, Protocol
+from agent.link.handler import Handler
+from agent.link.protocol import Protocol
 
 
 def test_the_pinned_version_is_installed() -> None:

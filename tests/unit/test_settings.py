@@ -21,7 +21,7 @@ DEFAULTS = {
     "topics": {"prefix": "device/rover"},
     "broker": {
         "urls": ("mqtt://localhost:1883",), "protocol": "5", "client_id": "rover",
-        "username": "", "password": None, "password_file": None,
+        "username": "", "password": None, "password_file": None, "ca_file": None, "cert_file": None, "key_file": None,
         "keep_alive": 30, "session_expiry": 86_400, "clean_start": False, "will_delay": 15,
         "connect_timeout": 3, "hello_timeout": 10, "dead_after": 10, "stable_after": 30, "return_after": 300,
         "referrals": (), "max_inflight": 1000,

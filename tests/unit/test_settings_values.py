@@ -221,6 +221,30 @@ def test_a_password_that_is_not_utf8_is_refused_without_its_bytes(machine: Machi
     assert machine.wrong(f'broker.password_file = "{file}"') == [f"cannot read the password in {file}: not UTF-8"]
 
 
+# The files of TLS.
+
+
+def test_the_files_of_tls_are_those_of_the_settings_or_else_the_credentials(machine: Machine) -> None:
+    for name in ("ca.pem", "client.pem", "client.key"):
+        machine.write("", to=name)
+    loaded = machine.load(ROAMD_BROKER__CERT_FILE="own.pem", CREDENTIALS_DIRECTORY=str(machine.etc))
+    broker = loaded.settings.broker
+    assert broker.ca_file == machine.etc / "ca.pem"
+    assert broker.cert_file == Path.cwd() / "own.pem"
+    assert broker.key_file == machine.etc / "client.key"
+    assert loaded.origins["broker", "ca_file"] == "the credential ca.pem"
+    assert loaded.origins["broker", "cert_file"] == "ROAMD_BROKER__CERT_FILE"
+    broker = machine.settings("broker.ca_file = ''", CREDENTIALS_DIRECTORY=str(machine.etc / "none")).broker
+    assert (broker.ca_file, broker.cert_file, broker.key_file) == (None, None, None)
+
+
+def test_a_key_without_a_certificate_is_refused(machine: Machine) -> None:
+    told = "broker.key_file: there is a key, but no certificate for it; set broker.cert_file"
+    assert machine.wrong("broker.key_file = '/k'") == [f"FILE: {told}"]
+    machine.write("", to="client.key")
+    assert machine.wrong(CREDENTIALS_DIRECTORY=str(machine.etc)) == [f"the credential client.key: {told}"]
+
+
 # The broker.
 
 
@@ -231,25 +255,30 @@ def test_a_password_that_is_not_utf8_is_refused_without_its_bytes(machine: Machi
         ("mqtt://h:1884/", "h", 1884),
         ("mqtt://[::1]:1", "::1", 1),
         ("MQTT://10.0.0.1", "10.0.0.1", 1883),
+        ("mqtts://h", "h", 8883),
+        ("mqtts://h:1883", "h", 1883),
+        ("MQTTS://[::1]", "::1", 8883),
     ],
 )
 def test_a_broker_is_a_url_or_a_list_of_one(machine: Machine, url: str, host: str, port: int) -> None:
+    server = Server(host=host, port=port, is_tls=url.lower().startswith("mqtts"))
     for broker in (
         machine.settings(f'broker.urls = "{url}"').broker,
         machine.settings(f'broker.urls = ["{url}"]').broker,
         machine.settings(ROAMD_BROKER__URLS=url).broker,
         machine.settings(ROAMD_BROKER__URLS=f'["{url}"]').broker,
     ):
-        assert broker.servers == (Server(host=host, port=port),)
+        assert broker.servers == (server,)
 
 
 @pytest.mark.parametrize(
     ("url", "told"),
-    [("mqtts://h", "TLS is not built"), ("mqtt://h/a", "nothing may follow"), ("mqtt://a,mqtt://b", "nothing may"),
+    [("mqtts://h/a", "nothing may follow"), ("mqtt://h/a", "nothing may follow"), ("mqtt://a,mqtt://b", "nothing may"),
      ("mqtt://:1883", "the host is missing"), ("mqtt://h:0", "the host is missing, or the port is not 1 to 65535"),
      ("mqtt://h:65536", "the host is missing"), ("mqtt://fe80::1", "the host is missing"), ("mqtt://a..b", "no name"),
-     ("mqtt://" + "h" * 64, "no name"), *((url, "must be mqtt://HOST or mqtt://HOST:PORT") for url in
-     ("", "h", "h:1883", "tcp://h", "mqtt:h", "mqtt://", "mqtt://[::1", "mqtt://h h", " mqtt://h", "mqtt://h\n"))],
+     ("mqtt://" + "h" * 64, "no name"), *((url, "must be mqtt://HOST, mqtts://HOST (TLS), or one of") for url in
+     ("", "h", "h:1883", "tcp://h", "mqtts:h", "mqtts://", "ssl://h", "mqtt:h", "mqtt://", "mqtt://[::1", "mqtt://h h",
+      " mqtt://h", "mqtt://h\n"))],
 )  # fmt: skip
 def test_what_is_no_broker_is_refused(machine: Machine, url: str, told: str) -> None:
     (line,) = machine.wrong(f"broker.urls = {json.dumps(url)}")

@@ -5,7 +5,8 @@ import asyncio
 from agent import clock
 from agent.cli.demo.tally import Tally
 from agent.errors import LinkDownError
-from agent.link.session import Hello, Session, open_session
+from agent.link.opening import Hello, open_session
+from agent.link.session import Session
 from agent.model import Server
 
 _REDIAL = 0.1
