@@ -41,8 +41,8 @@ def _arguments() -> argparse.Namespace:
                         help=f"of {', '.join(CONTENDERS)} (default: all)")  # fmt: skip
     parser.add_argument("--clients", type=int, default=1, metavar="N", help="so many of roamd at once (default 1)")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="how often each fault is played (default 3)")
-    parser.add_argument("--patience", type=float, default=150.0, metavar="SECONDS",
-                        help="how long to wait for each client's return (default 150)")  # fmt: skip
+    parser.add_argument("--patience", type=float, default=180.0, metavar="SECONDS",
+                        help="how long to wait for each client's return (default 180)")  # fmt: skip
     parser.add_argument("--keep", type=Path, metavar="DIR",
                         help="keep each client's timeline and files in a new folder, of a short path")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of all clients")
