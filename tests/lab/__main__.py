@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -41,8 +41,8 @@ def _arguments() -> argparse.Namespace:
                         help=f"of {', '.join(CONTENDERS)} (default: all)")  # fmt: skip
     parser.add_argument("--clients", type=int, default=1, metavar="N", help="so many of roamd at once (default 1)")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="how often each fault is played (default 3)")
-    parser.add_argument("--patience", type=float, default=150.0, metavar="SECONDS",
-                        help="how long to wait for each client's return (default 150)")  # fmt: skip
+    parser.add_argument("--patience", type=float, default=180.0, metavar="SECONDS",
+                        help="how long to wait for each client's return (default 180)")  # fmt: skip
     parser.add_argument("--keep", type=Path, metavar="DIR",
                         help="keep each client's timeline and files in a new folder, of a short path")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of all clients")
@@ -106,9 +106,11 @@ def _run(given: argparse.Namespace, console: Console) -> int:
             asyncio.run(_play(given, console, _asked(given, console), done))
     except* (NetError, ChildEndedError, TimeoutError, ConnectionError) as group:
         console.print(log.getvalue()[-20_000:], markup=False, highlight=False)
-        for exc in group.exceptions:
+        for exc in _leaves(group):
             console.print(f"lab: {type(exc).__name__}: {exc}", markup=False, highlight=False)
         code = _SOFTWARE
+    except* KeyboardInterrupt:
+        code = _INTERRUPTED  # what is measured by then is shown
     measured: list[Row] = rows(done)
     if measured:
         console.print(table(measured))
@@ -117,6 +119,14 @@ def _run(given: argparse.Namespace, console: Console) -> int:
         given.json.write_text(document(measured), encoding="utf-8")
     missed = any(row.misses() for row in measured if row.contender in AGENTS)
     return code or (_FAILED if missed else 0)
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:
+    for exc in group.exceptions:
+        if isinstance(exc, BaseExceptionGroup):
+            yield from _leaves(exc)
+        else:
+            yield exc
 
 
 def _load() -> str:
@@ -132,10 +142,7 @@ def main() -> int:
         return _UNAVAILABLE
     # So that everything that was started is ended, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-    try:
-        return _run(given, console)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    return _run(given, console)
 
 
 if __name__ == "__main__":
