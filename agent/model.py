@@ -74,7 +74,7 @@ class Record:
 class Message:
     """One PUBLISH, as MQTT 5 section 3.3 has it. `expiry` is the Message Expiry Interval in seconds.
 
-    MQTT 3.1.1 has no place for `expiry` and `content_type`.
+    MQTT 3.1.1 has no place for `expiry` and what follows it.
     """
 
     topic: str
@@ -83,6 +83,8 @@ class Message:
     retain: bool = False
     expiry: int | None = None
     content_type: str | None = "application/json"
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
 
 
 class Version(StrEnum):
@@ -107,7 +109,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
-    """One received PUBLISH (MQTT 5 section 3.3). `packet_id` is None at QoS 0."""
+    """One received PUBLISH (MQTT 5 section 3.3). `packet_id` is None at QoS 0; `expiry` is in seconds from now."""
 
     topic: str
     payload: bytes
@@ -115,6 +117,16 @@ class Inbound:
     retain: bool
     dup: bool
     packet_id: int | None
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    expiry: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """A received PUBREL (MQTT 5 section 3.6): what came at QoS 2 under this identifier will not come again."""
+
+    packet_id: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from agent.errors import Cause, LinkDownError
 from agent.link.progress import RoundTrip
 from agent.link.protocol import Protocol
 from agent.link.states import Answered, Event, Proven
-from agent.model import Inbound
+from agent.model import Inbound, Released
 
 log = logging.getLogger(__name__)
 logging.getLogger("gmqtt").setLevel(logging.ERROR)  # it tells of each lost connection with a traceback
@@ -64,6 +64,10 @@ class _OwnIds:
 _own_ids = _OwnIds()
 
 
+def _first(properties: dict[str, Any], name: str) -> Any:  # noqa: ANN401  as the property is
+    return properties.get(name, [None])[0]
+
+
 async def _nothing(*_args: object, **_kwargs: object) -> None:
     pass
 
@@ -97,7 +101,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         self.state = state
         self.ended: asyncio.Future[LinkDownError] = loop.create_future()
         self.connack: asyncio.Future[Connack] = loop.create_future()
-        self.inbound: asyncio.Queue[Inbound] = asyncio.Queue()
+        self.inbound: asyncio.Queue[Inbound | Released] = asyncio.Queue()
         self.acknowledged: Callable[[int, int], bool] = lambda _packet_id, _code: False
         self.completed: Callable[[int], bool] = lambda _packet_id: False
         self.received: Callable[[int, int], None] = lambda _packet_id, _code: None
@@ -248,6 +252,14 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         """Acknowledge what was received at QoS 1."""
         self._send_puback(packet_id)
 
+    def send_pubrec(self, packet_id: int) -> None:
+        """Take over what was received at QoS 2; PUBREL follows."""
+        self._send_pubrec(packet_id)
+
+    def send_pubcomp(self, packet_id: int) -> None:
+        """End an exchange at QoS 2."""
+        self._send_pubcomp(packet_id, 0)  # its middle argument is a DUP flag, which PUBCOMP has not
+
     def _send_with_packet_id(self, cmd: int, mid: int, dup: bool, reason_code: int = 0) -> None:  # noqa: FBT001  gmqtt's
         self._connection.send_command_with_mid(cmd, mid, dup, reason_code=reason_code)
 
@@ -358,6 +370,15 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
     ) -> None:
         self._received(print_topic, packet, 1, properties, mid)
 
+    def _handle_qos_2_publish_packet(
+        self, mid: int, packet: bytes, print_topic: str, properties: dict[str, Any]
+    ) -> None:
+        self._received(print_topic, packet, 2, properties, mid)
+
+    def _handle_pubrel_packet(self, _cmd: int, packet: bytes) -> None:
+        packet_id, _ = _acknowledgement(packet)
+        self.inbound.put_nowait(Released(packet_id=packet_id))
+
     def _received(
         self, topic: str, payload: bytes, qos: int, properties: dict[str, Any], packet_id: int | None
     ) -> None:
@@ -376,6 +397,9 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
                 retain=bool(properties["retain"]),
                 dup=bool(properties["dup"]),
                 packet_id=packet_id,
+                response_topic=_first(properties, "response_topic"),
+                correlation_data=_first(properties, "correlation_data"),
+                expiry=_first(properties, "message_expiry_interval"),
             )
         )
 

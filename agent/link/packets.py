@@ -51,7 +51,7 @@ def encoder(version: Version) -> Encoder:
 def publish(message: Message, packet_id: int, *, dup: bool) -> bytes:
     """Return the packet; `packet_id` and `dup` are not looked at for QoS 0."""
     topic = _topic(message.topic)
-    properties = _properties(message.content_type, message.expiry)
+    properties = _properties_of(message)
     first = _PUBLISH | message.qos << 1 | message.retain
     if message.qos == 0:
         length = len(topic) + len(properties) + len(message.payload)
@@ -64,7 +64,7 @@ def publish(message: Message, packet_id: int, *, dup: bool) -> bytes:
 
 def size(message: Message) -> int:
     """Return the packet's size in bytes."""
-    length = len(_topic(message.topic)) + len(_properties(message.content_type, message.expiry)) + len(message.payload)
+    length = len(_topic(message.topic)) + len(_properties_of(message)) + len(message.payload)
     if message.qos > 0:
         length += 2
     return len(_header(_PUBLISH, length)) + length
@@ -114,14 +114,25 @@ def _topic(topic: str) -> bytes:
     return struct.pack("!H", len(encoded)) + encoded
 
 
+def _properties_of(message: Message) -> bytes:
+    if message.response_topic is None and message.correlation_data is None:
+        return _plain_properties(message.content_type, message.expiry)
+    return _properties(
+        message_expiry_interval=message.expiry,
+        content_type=message.content_type,
+        response_topic=message.response_topic,
+        correlation_data=message.correlation_data,
+    )
+
+
 @lru_cache(maxsize=512)
-def _properties(content_type: str | None, expiry: int | None) -> bytes:
-    properties: dict[str, object] = {}
-    if expiry is not None:
-        properties["message_expiry_interval"] = expiry
-    if content_type is not None:
-        properties["content_type"] = content_type
-    return bytes(PackageFactory._build_properties_data(properties, MQTTv50))  # noqa: SLF001  the codec's own entry
+def _plain_properties(content_type: str | None, expiry: int | None) -> bytes:
+    return _properties(message_expiry_interval=expiry, content_type=content_type)
+
+
+def _properties(**properties: object) -> bytes:
+    given = {name: value for name, value in properties.items() if value is not None}
+    return bytes(PackageFactory._build_properties_data(given, MQTTv50))  # noqa: SLF001  the codec's own entry
 
 
 @lru_cache(maxsize=2048)

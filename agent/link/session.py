@@ -20,13 +20,14 @@ from agent.link import packets
 from agent.link.handler import Handler
 from agent.link.progress import RoundTrip
 from agent.link.tls import Tls
-from agent.model import Inbound, Limits, Message, Server, Version
+from agent.model import Inbound, Limits, Message, Released, Server, Version
 
 log = logging.getLogger(__name__)
 
 _CHECK_EVERY = 1.0
 _SOME_BYTES = 4096
 _PING_AFTER = 0.75  # of the keep alive, so that a late timer does not exceed it
+_EXACTLY_ONCE = 2
 _NORMAL = 0x00
 _WITH_WILL = 0x04
 _NOT_FOUND = 0x92
@@ -57,7 +58,7 @@ class Session:
     ) -> None:
         self.limits = limits
         self.server, self.source, self.peer = route.server, route.source, route.peer
-        self.inbound: asyncio.Queue[Inbound] = handler.inbound
+        self.inbound: asyncio.Queue[Inbound | Released] = handler.inbound
         self._connection = connection
         self._handler = handler
         self._round_trip = round_trip
@@ -188,9 +189,15 @@ class Session:
         packet_id = self._connection.subscribe(subscriptions)
         return await self._handler.suback(packet_id)
 
-    def acknowledge(self, inbound: Inbound) -> None:
-        """Send PUBACK for what was received at QoS 1; nothing for QoS 0."""
-        if inbound.packet_id is not None and not self._handler.is_over:
+    def acknowledge(self, inbound: Inbound | Released) -> None:
+        """Send PUBACK for what was received at QoS 1, PUBREC at QoS 2, and PUBCOMP for PUBREL; nothing for QoS 0."""
+        if inbound.packet_id is None or self._handler.is_over:
+            return
+        if isinstance(inbound, Released):
+            self._handler.send_pubcomp(inbound.packet_id)
+        elif inbound.qos == _EXACTLY_ONCE:
+            self._handler.send_pubrec(inbound.packet_id)
+        else:
             self._handler.send_puback(inbound.packet_id)
 
     # Its life and its end.

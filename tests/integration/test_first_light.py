@@ -138,7 +138,7 @@ async def test_nothing_is_lost_when_the_broker_is_killed_mid_stream_and_started_
             while (await local.status())["outbox"]["waiting"] < 100:  # noqa: ASYNC110  the agent is asked, not awaited
                 await asyncio.sleep(0.05)
         await mosquitto.restart()
-        await robot.wait_for_line("link up, connection (?!1,)")
+        await robot.wait_for_line("link up, connection (?!1 )")
         await subscriber.wait_subscribed(2)
         robot.sigterm()
         assert await robot.wait() == 0

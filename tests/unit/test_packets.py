@@ -31,6 +31,8 @@ MESSAGES = st.builds(
     retain=st.booleans(),
     expiry=st.none() | st.integers(0, 2**32 - 1),
     content_type=st.none() | st.just("application/json"),
+    response_topic=st.none() | st.just("device/rover/desired"),
+    correlation_data=st.none() | st.binary(min_size=1, max_size=32),
 )
 
 
@@ -52,6 +54,10 @@ def test_a_packet_is_to_the_byte_what_gmqtt_builds(
         properties["message_expiry_interval"] = message.expiry
     if message.content_type is not None:
         properties["content_type"] = message.content_type
+    if message.response_topic is not None:
+        properties["response_topic"] = message.response_topic
+    if message.correlation_data is not None:
+        properties["correlation_data"] = message.correlation_data
     theirs = gmqtt.Message(message.topic, message.payload, qos=message.qos, retain=message.retain, **properties)
     theirs.dup = dup and message.qos > 0
     _, expected = PublishPacket.build_package(theirs, FixedId(packet_id, packets.level))

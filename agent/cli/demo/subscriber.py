@@ -7,7 +7,7 @@ from agent.cli.demo.tally import Tally
 from agent.errors import LinkDownError
 from agent.link.opening import Hello, open_session
 from agent.link.session import Session
-from agent.model import Server
+from agent.model import Released, Server
 
 _REDIAL = 0.1
 
@@ -38,6 +38,8 @@ class Subscriber:
     async def _take(self, session: Session) -> None:
         while True:
             message = await session.inbound.get()
+            if isinstance(message, Released):
+                continue  # nothing comes at QoS 2
             self._tally.take(message.topic, message.payload, clock.monotonic())
             session.acknowledge(message)
             self.arrived.set()
