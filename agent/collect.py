@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Protocol
 
 from agent import clock
@@ -29,12 +30,35 @@ class Inlet(Protocol):
     def accept(self, sample: Sample) -> Record: ...  # noqa: D102
 
 
-async def collect(source: Source, into: Inlet, *, stream: str, interval: float) -> None:
-    """Read the source every `interval` seconds, for ever. A reading that fails costs that reading only."""
+class Cadence:
+    """How often a source is read: an interval in seconds, which may change."""
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self._changed = asyncio.Event()
+
+    def change(self, interval: float) -> None:
+        """Read the source at once, and then every `interval` seconds."""
+        if interval != self.interval:
+            self.interval = interval
+            self._changed.set()
+
+    async def wait(self, until: float) -> bool:
+        """Wait until that monotonic time; tell whether the interval has changed before."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._changed.wait()
+        changed = self._changed.is_set()
+        self._changed.clear()
+        return changed
+
+
+async def collect(source: Source, into: Inlet, *, stream: str, cadence: Cadence) -> None:
+    """Read the source on the cadence's grid, for ever. A reading that fails costs that reading only."""
     tick = clock.monotonic()
     trouble = _Trouble(stream)
     while True:
-        step = interval
+        step = interval = cadence.interval
         await into.room()
         ts, taken = clock.unix_ms(), clock.monotonic()
         try:
@@ -51,7 +75,8 @@ async def collect(source: Source, into: Inlet, *, stream: str, interval: float) 
         if late := missed(scheduled=tick, tick=due, interval=step):
             log.debug("%s: %d ticks were missed", stream, late)
         tick = due
-        await asyncio.sleep(tick - clock.monotonic())
+        if await cadence.wait(tick):
+            tick = clock.monotonic()
 
 
 def _accept(into: Inlet, sample: Sample) -> None:

@@ -6,12 +6,13 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from agent import __version__, clock, ingest, report, sources
-from agent.collect import collect
+from agent import __version__, clock, ingest, sources
+from agent.collect import Cadence, collect
+from agent.control import Control
 from agent.errors import StorageError
 from agent.groups import only
 from agent.link.tls import Tls
-from agent.model import Stream
+from agent.model import Record, Sample, Stream
 from agent.settings import DefaultsTable, Settings
 from agent.store.committer import commit
 from agent.store.database import Database
@@ -79,19 +80,26 @@ class _Agent:
         self._database = database
         self._outbox = outbox
         self._notifier = Notifier()
-        self._uplink = Uplink(settings, outbox, tls, tell=self._notifier.status)
+        self._cadences = {name: Cadence(table.interval) for name, table in settings.streams.items() if table.source}
+        self._control = Control(settings, database, outbox, set_interval=self._set_interval)
+        self._uplink = Uplink(settings, outbox, self._control, tls, tell=self._notifier.status)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set. The end goes: readers, what they accepted, the link, the disk."""
         all_written = asyncio.Event()
+        await self._control.load()
+        books = [self._control.book]
         async with asyncio.TaskGroup() as flows:
-            flows.create_task(commit(self._outbox, self._database, until=all_written), name="commit")
+            flows.create_task(commit(self._outbox, self._database, until=all_written, books=books), name="commit")
             link = flows.create_task(self._uplink.keep(), name="link")
+            commands = flows.create_task(self._control.perform(), name="commands")
             async with self._listening(), self._collecting():
                 self._say_ready()
                 await stop.wait()
                 log.info("stopping")
                 self._notifier.stopping()
+            commands.cancel()
+            await asyncio.wait([commands])
             await self._uplink.end(link)
             all_written.set()
             self._outbox.stir.set()
@@ -113,7 +121,26 @@ class _Agent:
         )
         self._notifier.ready()
 
-    # The ways in.
+    # The ways in: what is accepted may be a part of the state as well.
+
+    async def room(self) -> None:
+        """Wait until there is room for one more record."""
+        await self._outbox.room()
+
+    def accept(self, sample: Sample) -> Record:
+        """Take a sample in. Raises ValueError where it cannot be."""
+        record = self._outbox.accept(sample)
+        self._control.seen(sample)
+        return record
+
+    def promise(self, record: Record) -> asyncio.Future[None] | None:
+        """Return what is done once the record's promise holds."""
+        return self._outbox.promise(record)
+
+    def _set_interval(self, stream: str, interval: float) -> None:
+        if stream not in self._cadences:
+            raise ValueError("no source is read for it")
+        self._cadences[stream].change(interval)
 
     @asynccontextmanager
     async def _collecting(self) -> AsyncIterator[None]:
@@ -122,9 +149,9 @@ class _Agent:
                 group.create_task(
                     collect(
                         sources.make(stream.source),
-                        self._outbox,
+                        self,
                         stream=name,
-                        interval=stream.interval,
+                        cadence=self._cadences[name],
                     ),
                     name=f"collect {name}",
                 )
@@ -140,7 +167,7 @@ class _Agent:
     def _listening(self) -> AbstractAsyncContextManager[None]:
         return ingest.listening(
             self._settings.ingest.socket,
-            self._outbox,
-            figures=lambda: report.figures(self._outbox, self._uplink.connection),
+            self,
+            figures=self._uplink.figures,
             max_line=self._settings.ingest.max_line,
         )

@@ -54,6 +54,31 @@ def array(records: Iterable[Record]) -> bytes:
     return b"[" + b",".join(map(record, records)) + b"]"
 
 
+def letter(body: bytes, *, topic: str, correlation_data: bytes | None) -> bytes:
+    """Return a document, JSON text, together with where it goes; `opened` takes them apart again."""
+    correlation = correlation_data.hex() if correlation_data is not None else None
+    return document({"topic": topic, "correlation_data": correlation, "body": body.decode()})
+
+
+def opened(text: bytes) -> tuple[str, bytes | None, bytes]:
+    """Return a letter's topic, correlation data and body."""
+    said = json.loads(text)
+    correlation = said["correlation_data"]
+    return said["topic"], bytes.fromhex(correlation) if correlation is not None else None, said["body"].encode()
+
+
 def document(values: Mapping[str, object]) -> bytes:
-    """Return a document that is not a record (status, health, loss) as a JSON object."""
-    return _strict(values).encode("utf-8", "replace")
+    """Return a document that is not a record (status, health, loss) as a JSON object. NaN and infinity become null."""
+    try:
+        text = _strict(values)
+    except ValueError:
+        text = _strict({key: _all_finite(value) for key, value in values.items()})
+    return text.encode("utf-8", "replace")
+
+
+def _all_finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _all_finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_all_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -129,6 +129,26 @@ class Released:
     packet_id: int
 
 
+class Status(StrEnum):
+    """How a command ended (contract, section 5); ACCEPTED: it goes on."""
+
+    ACCEPTED = "accepted"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a command; `reason` tells why it did not succeed."""
+
+    status: Status = Status.SUCCEEDED
+    result: Mapping[str, object] = field(default_factory=dict)
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What the server's CONNACK allows (MQTT 5 section 3.2.2.3), with the standard's values for what it leaves out.

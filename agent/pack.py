@@ -42,6 +42,11 @@ class Packing:
     def message(self, records: Sequence[Record], lane: Lane) -> Message:
         """Return the message of records of one stream (contract, section 2)."""
         stream = records[0].stream
+        if stream.name == topics.RESULT:
+            topic, correlation_data, body = encode.opened(records[0].tail)
+            return Message(
+                topic=topic, payload=body, qos=min(1, self.limits.maximum_qos), correlation_data=correlation_data
+            )
         if lane is Lane.FRESH or not topics.is_telemetry(stream.name):
             return Message(
                 topic=self.topics.fresh(stream.name),

@@ -58,7 +58,7 @@ class Link(Protocol):
     def figures(self) -> dict[str, object]: ...  # noqa: D102
 
 
-def figures(store: Store, link: Link) -> dict[str, object]:
+def figures(store: Store, link: Link, *, resync: str) -> dict[str, object]:
     """Return the agent's figures: what `health` and `roamd status` show. Times are in seconds, sizes in bytes."""
     streams = {
         channel.stream.name: {
@@ -86,15 +86,18 @@ def figures(store: Store, link: Link) -> dict[str, object]:
             "waiting": store.waiting,
             "waiting_bytes": sum(channel.counts.waiting_bytes for channel in store.channels()),
         },
+        "resync": resync,
         "streams": streams,
     }
 
 
-async def report(store: Store, link: Link, *, to: Topics, interval: float, publish: Callable[[Message], None]) -> None:
+async def report(
+    figures: Callable[[], dict[str, object]], *, to: Topics, interval: float, publish: Callable[[Message], None]
+) -> None:
     """Publish the figures every `interval` seconds while the link is up, for ever; records have the first word."""
     await asyncio.sleep(min(interval, _FIRST_AFTER))
     while True:
-        publish(Message(topic=to.health, payload=encode.document(figures(store, link)), qos=0))
+        publish(Message(topic=to.health, payload=encode.document(figures()), qos=0))
         await asyncio.sleep(interval)
 
 

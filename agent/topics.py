@@ -9,6 +9,18 @@ LOSS = "/loss"
 """The stream name of loss reports: documents of the agent's own, neither telemetry nor an event."""
 
 
+RESULT = "/result"
+"""The stream name of commands' results: letters, for they say themselves where they go."""
+
+DESIRED = "desired"
+_COMMAND = "cmd/"
+
+
+def is_document(stream: str) -> bool:
+    """Tell whether the stream is of documents of the agent's own."""
+    return stream.startswith("/")
+
+
 def event_stream(name: str) -> str:
     """Return the stream name under which the records of the event `name` are kept."""
     return EVENT + name
@@ -36,6 +48,36 @@ class Topics:
     def backfill_compressed(self, stream: str) -> str:
         """Return where the same arrays go zlib-compressed."""
         return self.backfill(stream) + ".z"
+
+    def command(self, topic: str) -> str | None:
+        """Return the name of the command that comes on this topic; None: it is no command's."""
+        begins = f"{self.prefix}/{_COMMAND}"
+        name = topic.removeprefix(begins)
+        return name if topic.startswith(begins) and name and "/" not in name else None
+
+    @property
+    def commands(self) -> str:
+        """Return the filter of all commands."""
+        return f"{self.prefix}/{_COMMAND}+"
+
+    def result(self, name: str) -> str:
+        """Return where the result of a command goes that named no response topic."""
+        return f"{self.prefix}/result/{name}"
+
+    @property
+    def desired(self) -> str:
+        """Return where the desired state comes."""
+        return f"{self.prefix}/{DESIRED}"
+
+    @property
+    def get_state(self) -> str:
+        """Return where the agent asks for the desired state."""
+        return f"{self.prefix}/get_state"
+
+    @property
+    def state(self) -> str:
+        """Return where the reported state stands."""
+        return f"{self.prefix}/state"
 
     @property
     def status(self) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 
 from agent import report
 from agent.backoff import Backoff
+from agent.control import Control
 from agent.deliver import Delivery, Way
 from agent.errors import LinkDownError
 from agent.groups import only
@@ -58,7 +59,9 @@ def _waits(broker: BrokerTable) -> Waits:
 class Uplink:
     """Connection and delivery, and what the agent says of itself. `tell` gets a line for the service manager."""
 
-    def __init__(self, settings: Settings, outbox: Outbox, tls: Tls | None, *, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, outbox: Outbox, control: Control, tls: Tls | None, *, tell: Callable[[str], None]
+    ) -> None:
         broker = settings.broker
         self.connection = Connection(
             Servers(broker.servers, referrals=broker.referrals),
@@ -71,6 +74,7 @@ class Uplink:
         self._settings = settings
         self._tls = tls
         self._outbox = outbox
+        self._control = control
         self._topics = Topics(settings.topics.prefix)
         self._delivery = Delivery(
             outbox,
@@ -87,6 +91,10 @@ class Uplink:
     async def keep(self) -> None:
         """Keep the link until `end` is called. Raises StorageError."""
         await self.connection.keep(self._serve)
+
+    def figures(self) -> dict[str, object]:
+        """Return the agent's figures."""
+        return report.figures(self._outbox, self.connection, resync=self._control.resync)
 
     def read_again(self) -> None:
         """Read the certificates again, and try at once where the last attempt was refused."""
@@ -145,8 +153,9 @@ class Uplink:
                 watch = flows.create_task(session.watch(), name="watch")
                 delivery = flows.create_task(self._deliver(session), name="deliver")
                 health = flows.create_task(self._report(session), name="report")
+                control = flows.create_task(self._control.over(session, self.connection.number), name="control")
                 await self._leave.wait()
-                for flow in (delivery, health, watch):
+                for flow in (delivery, health, control, watch):
                     flow.cancel()
                 with suppress(LinkDownError):
                     await self._say_goodbye(session)
@@ -162,13 +171,7 @@ class Uplink:
     async def _report(self, session: Session) -> None:
         interval = self._settings.health.interval
         if interval:
-            await report.report(
-                self._outbox,
-                self.connection,
-                to=self._topics,
-                interval=interval,
-                publish=session.tell,
-            )
+            await report.report(self.figures, to=self._topics, interval=interval, publish=session.tell)
 
     async def _say_goodbye(self, session: Session) -> None:
         told = False

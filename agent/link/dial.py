@@ -22,15 +22,23 @@ _CAUSES = {
 _HEAD_START = 0.25  # seconds, RFC 8305 section 5
 
 
-async def dial(server: Server, *, timeout: float, dead_after: float) -> socket.socket:  # noqa: ASYNC109  of all steps
+async def dial(
+    server: Server,
+    *,
+    timeout: float,  # noqa: ASYNC109  of all steps
+    dead_after: float,
+    again_after: float | None = None,
+) -> socket.socket:
     """Return a connected, non-blocking TCP socket within `timeout` seconds, whichever address answers first.
 
+    The kernel repeats a SYN that was lost after a second, and then less and less often. With `again_after` another one
+    is sent every so many seconds: it should be more than a round trip.
     Unacknowledged data ends the connection after `dead_after` seconds (TCP_USER_TIMEOUT, tcp(7)), and small packets go
     out at once (TCP_NODELAY). Raises LinkDownError.
     """
     try:
         async with asyncio.timeout(timeout):
-            return await _first(await resolve(server.host, server.port), dead_after)
+            return await _first(await resolve(server.host, server.port), dead_after, again_after)
     except TimeoutError:
         raise LinkDownError(f"no connection to {server} within {timeout:g} s", cause=Cause.CONNECT_TIMEOUT) from None
     except (socket.gaierror, UnicodeError) as exc:
@@ -44,7 +52,7 @@ def cause_of(error: OSError) -> Cause:
     return _CAUSES.get(error.errno or 0, Cause.LOST)
 
 
-async def _first(addresses: Sequence[Address], dead_after: float) -> socket.socket:
+async def _first(addresses: Sequence[Address], dead_after: float, again_after: float | None) -> socket.socket:
     """Connect to all addresses, each with a head start before the next (RFC 8305), and return the first that is up.
 
     Raises the OSError of the last one to fail if none is.
@@ -57,7 +65,8 @@ async def _first(addresses: Sequence[Address], dead_after: float) -> socket.sock
             for address in addresses:
                 before = group.create_task(_try(address, dead_after, won, before))
                 tries.append(before)
-            group.create_task(_cancel_once(won, tries))
+            again = [] if again_after is None else [group.create_task(_again(addresses, dead_after, won, again_after))]
+            group.create_task(_cancel_once(won, tries, again))
     except BaseException:
         if won.done():
             won.result().close()
@@ -88,12 +97,27 @@ async def _try(
     return None
 
 
-async def _cancel_once(won: asyncio.Future[socket.socket], tries: Sequence[asyncio.Task[OSError | None]]) -> None:
-    """Cancel what is still being tried once one is up."""
+async def _again(
+    addresses: Sequence[Address], dead_after: float, won: asyncio.Future[socket.socket], again_after: float
+) -> None:
+    """Try all addresses again, now and then, beside the tries that are still under way."""
+    async with asyncio.TaskGroup() as group:
+        while True:
+            await asyncio.sleep(again_after)
+            for address in addresses:
+                group.create_task(_try(address, dead_after, won, None))
+
+
+async def _cancel_once(
+    won: asyncio.Future[socket.socket],
+    tries: Sequence[asyncio.Task[OSError | None]],
+    again: Sequence[asyncio.Task[None]],
+) -> None:
+    """Cancel what is still being tried once one is up, or all have failed."""
     waiting: set[asyncio.Future[object]] = {*tries}  # type: ignore[arg-type]
     while waiting and not won.done():
         _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for task in tries:
+    for task in (*tries, *again):
         task.cancel()
 
 

@@ -71,7 +71,12 @@ async def open_session(
     `tell` gets what the state machine has to know; `round_trip` is what is known of the path, and learns.
     """
     round_trip = round_trip or RoundTrip(dead_after=hello.dead_after)
-    connected = await dial(hello.server, timeout=hello.connect_timeout, dead_after=hello.dead_after)
+    connected = await dial(
+        hello.server,
+        timeout=hello.connect_timeout,
+        dead_after=hello.dead_after,
+        again_after=round_trip.again_after,
+    )
     route = _route(connected, hello)
     tell(Dialled(source=route.source))
     level = packets.encoder(hello.version).level

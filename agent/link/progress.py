@@ -5,6 +5,7 @@ _MARGIN = 1.0
 _FACTOR = 2.0
 _LEAST = 3.0
 _LEAST_FOR_A_PROBE = 1.0
+_LEAST_FOR_A_SYN = 0.4
 
 
 class RoundTrip:
@@ -44,6 +45,11 @@ class RoundTrip:
         if self.smoothed is None:
             return self._dead_after
         return min(max(_FACTOR * self._longest(), _LEAST_FOR_A_PROBE), self._dead_after)
+
+    @property
+    def again_after(self) -> float | None:
+        """How many seconds without an answer make it worth while to send a SYN again; None: not known."""
+        return None if self.smoothed is None else max(_LEAST_FOR_A_SYN, _FACTOR * self._longest())
 
     def _longest(self) -> float:
         assert self.smoothed is not None

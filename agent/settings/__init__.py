@@ -2,5 +2,6 @@
 
 from agent.settings.loading import Loaded, load
 from agent.settings.models import BUILTIN_SOURCES, BrokerTable, DefaultsTable, Settings
+from agent.settings.units import seconds
 
-__all__ = ["BUILTIN_SOURCES", "BrokerTable", "DefaultsTable", "Loaded", "Settings", "load"]
+__all__ = ["BUILTIN_SOURCES", "BrokerTable", "DefaultsTable", "Loaded", "Settings", "load", "seconds"]

@@ -9,9 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     field_validator,
@@ -20,6 +18,8 @@ from pydantic import (
 
 from agent.backoff import Strategy
 from agent.model import Delivery, Server, Version
+from agent.settings.commands import CommandsTable
+from agent.settings.table import Table
 from agent.settings.units import Band, Bytes, Number, Seconds, WholeSeconds
 
 BUILTIN_SOURCES = ("cpu", "memory", "disk", "network", "thermal", "host")
@@ -33,11 +33,7 @@ _URL_RULE = "must be mqtt://HOST, mqtts://HOST (TLS), or one of them with :PORT"
 _NAME_RULE = "must be 1 to 64 of A-Z a-z 0-9 . _ -"
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class TopicsTable(_Table):
+class TopicsTable(Table):
     """[topics]: where everything is published."""
 
     prefix: str = Field(default="device/{device_id}", max_length=1000)
@@ -54,7 +50,7 @@ class TopicsTable(_Table):
         return value
 
 
-class BackoffTable(_Table):
+class BackoffTable(Table):
     """[broker.backoff]: waits between attempts to connect, in seconds."""
 
     strategy: Strategy = Strategy.FULL_JITTER
@@ -88,7 +84,7 @@ _FileOrNone = Annotated[Path | None, BeforeValidator(_none_if_empty)]
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
-class BrokerTable(_Table):
+class BrokerTable(Table):
     """[broker]: where to connect, as whom, and how patiently. Times are in seconds."""
 
     urls: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("mqtt://localhost:1883",)
@@ -190,7 +186,7 @@ def _a_file(path: Path) -> Path:
 _File = Annotated[Path, AfterValidator(_a_file)]
 
 
-class OutboxTable(_Table):
+class OutboxTable(Table):
     """[outbox]: what is kept until it is delivered, and for how long it counts as fresh. Times are in seconds."""
 
     path: _File = Path("$STATE_DIRECTORY/outbox.db")
@@ -201,7 +197,7 @@ class OutboxTable(_Table):
     compress: bool = False
 
 
-class DefaultsTable(_Table):
+class DefaultsTable(Table):
     """[ingest.defaults]: how the records are delivered of streams that have no table."""
 
     delivery: Delivery = Delivery.STORED
@@ -246,9 +242,10 @@ class StreamTable(DefaultsTable):
     source: Literal["", "cpu", "memory", "disk", "network", "thermal", "host"] = ""
     enabled: bool = True
     interval: Seconds = Field(default=10.0, ge=0.05, le=86_400)
+    state: bool = False
 
 
-class IngestTable(_Table):
+class IngestTable(Table):
     """[ingest]: the local socket."""
 
     socket: _File = Path("$RUNTIME_DIRECTORY/roamd.sock")
@@ -256,19 +253,38 @@ class IngestTable(_Table):
     defaults: DefaultsTable = DefaultsTable()
 
 
-class HealthTable(_Table):
+class HealthTable(Table):
     """[health]: the agent's own figures; an interval of 0 turns them off."""
 
     interval: Seconds = Field(default=60.0, ge=0, le=86_400)
 
 
-class LogTable(_Table):
+class ResyncTable(Table):
+    """[resync]: what happens right after every connect. Times are in seconds."""
+
+    timeout: Seconds = Field(default=10.0, ge=0.1, le=3600)
+    on_timeout: Literal["proceed", "reject"] = "proceed"
+    every: Seconds = Field(default=60.0, ge=1, le=86_400)
+    remote: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("streams.*.interval",)
+
+    @field_validator("remote")
+    @classmethod
+    def _known(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            if not re.fullmatch(r"streams\.[A-Za-z0-9_*-]+\.(interval|delivery)|log\.level", pattern):
+                raise ValueError(
+                    f"knows streams.NAME.interval, streams.NAME.delivery (NAME may be *) and log.level, not {pattern!r}"
+                )
+        return patterns
+
+
+class LogTable(Table):
     """[log]: how much is told."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Settings(_Table):
+class Settings(Table):
     """Everything that can be set."""
 
     device_id: str
@@ -277,6 +293,8 @@ class Settings(_Table):
     outbox: OutboxTable = OutboxTable()
     streams: Mapping[str, StreamTable] = Field(default_factory=dict)
     ingest: IngestTable = IngestTable()
+    commands: CommandsTable = CommandsTable()
+    resync: ResyncTable = ResyncTable()
     health: HealthTable = HealthTable()
     log: LogTable = LogTable()
 

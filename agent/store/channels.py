@@ -17,7 +17,8 @@ class Channel:
     """One stream.
 
     `counts` is what its row in the table `stream` says; `seq` the last number given in this epoch; `unwritten` how many
-    of its records memory alone holds; `dropped` how many `live` records nobody got; `last` its newest record.
+    of its records memory alone holds; `dropped` how many `live` records nobody got; `last` its newest record;
+    `sent` the highest epoch and number that the broker has taken.
     """
 
     stream: Stream
@@ -27,6 +28,7 @@ class Channel:
     unwritten: int = 0
     dropped: int = 0
     last: Record | None = None
+    sent: tuple[int, int] = (0, 0)
 
     @property
     def waiting(self) -> int:
@@ -49,6 +51,9 @@ class Channels:
         for known in counts:
             self._add(known)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
     def __iter__(self) -> Iterator[Channel]:
         return iter(self._by_name.values())
 
@@ -57,9 +62,17 @@ class Channels:
         channel = self._by_name.get(name)
         if channel is not None:
             return channel
-        if len(self._by_name) >= _MOST_STREAMS and name != topics.LOSS:
+        if len(self._by_name) >= _MOST_STREAMS and not topics.is_document(name):
             raise ValueError(f"cannot open stream {name}: there are {_MOST_STREAMS} streams already")
         return self._add(Counts(id=max(self._by_id, default=0) + 1, name=name))
+
+    def redeliver(self, name: str, delivery: Delivery) -> None:
+        """Have a stream's records delivered another way from now on. Raises ValueError where that cannot be."""
+        channel = self[name]
+        if delivery is Delivery.LIVE and channel.stream.batch > 1:
+            raise ValueError("batch needs delivery stored or synced")
+        qos = 0 if delivery is Delivery.LIVE else max(1, channel.stream.qos)
+        channel.stream = replace(channel.stream, delivery=delivery, qos=qos)
 
     def numbered(self, number: int) -> Channel:
         """Return the stream that rows call by this number."""

@@ -1,14 +1,25 @@
 """The one flow that writes: inserts, deletes and moves of a tick in one transaction."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from agent import clock
-from agent.store.database import Database
+from agent.store.database import Database, Statement
 from agent.store.outbox import Outbox
 
 
-async def commit(outbox: Outbox, database: Database, *, until: asyncio.Event) -> None:
+class Book(Protocol):
+    """What else is written, at once and in the same transaction. Who has something to write sets `outbox.stir`."""
+
+    @property
+    def is_due(self) -> bool: ...  # noqa: D102
+    def plan(self) -> list[Statement]: ...  # noqa: D102
+    def committed(self) -> None: ...  # noqa: D102
+
+
+async def commit(outbox: Outbox, database: Database, *, until: asyncio.Event, books: Sequence[Book] = ()) -> None:
     """Move records to the disk when they are due; once `until` and `outbox.stir` are set, the rest, and return.
 
     It ends by `until`, not by cancelling: a statement on the database's thread goes on after its waiter was cancelled.
@@ -22,13 +33,17 @@ async def commit(outbox: Outbox, database: Database, *, until: asyncio.Event) ->
         outbox.stir.clear()
         now = clock.monotonic()
         deadline = outbox.next_commit(now)
-        if deadline is not None and deadline <= now:
-            await _write(outbox, database, everything=False)
-    await _write(outbox, database, everything=True)
+        if any(book.is_due for book in books) or (deadline is not None and deadline <= now):
+            await _write(outbox, database, books, everything=False)
+    await _write(outbox, database, books, everything=True)
 
 
-async def _write(outbox: Outbox, database: Database, *, everything: bool) -> None:
+async def _write(outbox: Outbox, database: Database, books: Sequence[Book], *, everything: bool) -> None:
     plan = outbox.plan(clock.monotonic(), everything=everything)
+    for book in books:
+        plan.changes.statements += book.plan()
     if plan.changes:
         await database.write(plan.changes)
     outbox.committed(plan)
+    for book in books:
+        book.committed()

@@ -3,7 +3,7 @@
 import itertools
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,10 @@ _BUSY_TIMEOUT = 60.0  # seconds that another program may hold the file's lock, s
 
 Row = tuple[int, int, int, int, int, int, bytes]
 """A row of the table `outbox`: row, stream, epoch, seq, ts, taken_ms, tail."""
+
+
+Statement = tuple[str, tuple[object, ...]]
+"""SQL, and the values for its places."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,9 +48,11 @@ class Changes:
     quarantine: list[tuple[int, int, str, int]] = field(default_factory=list)
     """row, reason code, reason, Unix ms: the row moves from `outbox` to `quarantine`."""
     counts: list[Counts] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
+    """What others than the outbox write, in its order."""
 
     def __bool__(self) -> bool:
-        return bool(self.insert or self.delete or self.quarantine or self.counts)
+        return bool(self.insert or self.delete or self.quarantine or self.counts or self.statements)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,6 +128,17 @@ class Database:
             rows = await self._reader.execute_fetchall(query, {**values, "last": found[last][0]})
         return list(rows), last + 1 == len(found) < most  # type: ignore[arg-type]
 
+    async def within(self, stream: int, ranges: Sequence[Sequence[int]]) -> list[Row]:
+        """Return the waiting rows of a stream that are in one of the ranges: epoch, first and last number."""
+        values = {"stream": stream, "ranges": json.dumps(ranges), "limit": _MOST_WITHIN}
+        with _told(f"cannot read {self.path}"):
+            return list(await self._reader.execute_fetchall(_WITHIN, values))  # type: ignore[arg-type]
+
+    async def rows(self, query: str, values: Iterable[object] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query, all of them: there must be a bound."""
+        with _told(f"cannot read {self.path}"):
+            return [tuple(row) for row in await self._reader.execute_fetchall(query, tuple(values))]
+
     async def write(self, changes: Changes) -> None:
         """Do all of the changes in one transaction; when this returns, they are on the disk."""
         with _told(f"cannot write {self.path}"):
@@ -135,6 +152,8 @@ class Database:
                 raise
 
     async def _change(self, changes: Changes) -> None:
+        for statement, values in changes.statements:
+            await self._writer.execute(statement, values)
         if changes.counts:
             await self._writer.executemany(_COUNT, [_values(counts) for counts in changes.counts])
         if changes.insert:
@@ -185,6 +204,13 @@ _PAGE_OF_SOME = (
     "SELECT row, stream, epoch, seq, ts, taken_ms, tail FROM outbox"
     " WHERE row > :after AND row <= :last AND state = 0 AND stream IN (SELECT value FROM json_each(:streams))"
     " ORDER BY row"
+)
+_MOST_WITHIN = 5_000
+_WITHIN = (
+    "SELECT row, stream, epoch, seq, ts, taken_ms, tail FROM outbox WHERE state = 0 AND stream = :stream AND EXISTS ("
+    " SELECT 1 FROM json_each(:ranges) AS r WHERE epoch = json_extract(r.value, '$[0]')"
+    " AND seq BETWEEN json_extract(r.value, '$[1]') AND json_extract(r.value, '$[2]')"
+    ") ORDER BY row LIMIT :limit"
 )
 _INSERT = "INSERT INTO outbox (row, stream, epoch, seq, ts, taken_ms, tail) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM outbox WHERE row = ?"

@@ -7,25 +7,22 @@ or `page` ends it in one of three ways: `settle`, `leave` or `quarantine`.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from agent import clock, encode, topics
 from agent.lanes import Fresh, Room
 from agent.model import Delivery, Record, Sample, Stream
 from agent.store import losses
 from agent.store.channels import Channel, Channels
-from agent.store.database import Commit, Counts, Database
+from agent.store.database import Commit, Counts, Database, Row
+from agent.store.memory import Memory
 from agent.store.pages import Pages
 from agent.store.promises import Promises
 
-MOST_UNWRITTEN = 10_000
-"""Records that memory alone may hold; at this many, or at this many bytes, they are written early."""
-MOST_UNWRITTEN_BYTES = 8 * 1024 * 1024
 _MOST_FRESH = 10_000
 _MOST_FRESH_BYTES = 8 * 1024 * 1024
 _MOST_SETTLED = 2_000
-_FULL_FOR = 0.05
-"""Seconds for which memory may be full before it is written early: acknowledgements may be about to empty it."""
 _LONG_AGO = float("-inf")  # an earlier start's monotonic times say nothing to this one
 _DEFAULT = Stream(name="default")
 
@@ -64,7 +61,7 @@ class Outbox:
         self._live: dict[str, Record] = {}
         self._stored: dict[int, Record] = {}
         self._synced: dict[int, Record] = {}
-        self._unwritten_bytes = 0
+        self._memory = Memory()
         self._writing: dict[int, Record] = {}
         self._held: set[int] = set()
         self._overdue: list[Record] = []
@@ -72,10 +69,7 @@ class Outbox:
         self._refused: list[tuple[Record, int, str]] = []
         self._ended_since: float | None = None
         self._promises = Promises()
-        self._full_since: float | None = None
-        self._room = asyncio.Event()
-        self._room.set()
-        self._freed: set[int] | None = None
+        self._freed: list[set[int]] = []
         self._swept_at = _LONG_AGO
         self._dirty: dict[str, Channel] = {}
         self._waiting = sum(channel.counts.waiting for channel in self._channels)
@@ -86,7 +80,7 @@ class Outbox:
 
     async def room(self) -> None:
         """Wait until memory has room for one more record."""
-        await self._room.wait()
+        await self._memory.room.wait()
 
     def accept(self, sample: Sample) -> Record:
         """Give the sample its identity and take it in; `promise` tells when its stream's promise holds.
@@ -119,6 +113,15 @@ class Outbox:
         self._take_in(channel, record)
         return record
 
+    def accept_document(self, stream: str, text: bytes, *, ts: int, now: float) -> Record:
+        """Take in a document of the agent's own, JSON text, which is `synced` and has no identity."""
+        channel = self._channels[stream]
+        self._row += 1
+        row, epoch = self._row, self.epoch
+        record = Record(row=row, stream=channel.stream, epoch=epoch, seq=0, ts=ts, taken=now, tail=text)
+        self._take_in(channel, record)
+        return record
+
     def _take_in(self, channel: Channel, record: Record) -> None:
         name = channel.stream.name
         channel.counts.accepted += 1
@@ -130,7 +133,6 @@ class Outbox:
             self.news.set()
             return
         channel.unwritten += 1
-        self._unwritten_bytes += len(record.tail)
         self._waiting += 1
         self.empty.clear()
         if channel.stream.delivery is Delivery.SYNCED:
@@ -142,9 +144,7 @@ class Outbox:
             self._stored[record.row] = record
             self._fresh.push(record)
             self.news.set()
-        if self._is_full() and self._full_since is None:
-            self._full_since = clock.monotonic()
-            self._room.clear()
+        if self._memory.add(len(record.tail)):
             self.stir.set()
 
     def promise(self, record: Record) -> asyncio.Future[None] | None:
@@ -197,22 +197,43 @@ class Outbox:
         page = self._pages.next(but=but)
         if page is None:
             return []
-        self._freed = set()
-        try:
+        with self._reading() as freed:
             rows, is_end = await self._database.page(after=page.after, streams=page.streams)
-            freed = self._freed
-        finally:
-            self._freed = None
         self._pages.brought(page, last=rows[-1][0] if rows else None, is_end=is_end)
+        return self._records(row for row in rows if row[0] not in freed)
+
+    def _records(self, rows: Iterable[Row]) -> list[Record]:
+        """Return those rows as records that the disk alone owned: from now on they are the caller's."""
         records = []
         for row, number, epoch, seq, ts, taken_ms, tail in rows:
-            if row in self._held or row in freed:
-                continue
-            self._held.add(row)
-            taken = taken_ms / 1000 if epoch == self.epoch else _LONG_AGO
-            stream = self._channels.numbered(number).stream
-            records.append(Record(row=row, stream=stream, epoch=epoch, seq=seq, ts=ts, taken=taken, tail=tail))
+            if row not in self._held:
+                self._held.add(row)
+                taken = taken_ms / 1000 if epoch == self.epoch else _LONG_AGO
+                stream = self._channels.numbered(number).stream
+                records.append(Record(row=row, stream=stream, epoch=epoch, seq=seq, ts=ts, taken=taken, tail=tail))
         return records
+
+    @contextmanager
+    def _reading(self) -> Iterator[set[int]]:
+        """Gather the rows that end on the disk while rows are read: what was read may hold them still."""
+        freed: set[int] = set()
+        self._freed.append(freed)
+        try:
+            yield freed
+        finally:
+            self._freed.remove(freed)
+
+    async def confirm(self, stream: str, ranges: Sequence[Sequence[int]]) -> None:
+        """End what waits on the disk of a stream and is in these ranges: the controller has it. Raises StorageError."""
+        if stream in self._channels:
+            with self._reading() as freed:
+                rows = await self._database.within(self._channels[stream].counts.id, ranges)
+            self.settle(self._records(row for row in rows if row[0] not in freed))
+
+    def write_early(self) -> None:
+        """Have all that memory alone holds written at once."""
+        if self._memory.hurry():
+            self.stir.set()
 
     def settle(self, records: Iterable[Record]) -> None:
         """End records that the server has taken over."""
@@ -223,6 +244,7 @@ class Outbox:
                 channel = self._channels[record.stream.name]
                 self._dirty[record.stream.name] = channel
             channel.counts.delivered += 1
+            channel.sent = max(channel.sent, (record.epoch, record.seq))
             row = record.row
             if self._stored.pop(row, None) or self._synced.pop(row, None):
                 channel.unwritten -= 1
@@ -236,7 +258,7 @@ class Outbox:
             self._promises.hold(row)
         if ended > unwritten:
             self._note_end()
-        self._forget_bytes(size)
+        self._memory.remove(unwritten, size)
         self._count_ends(ended)
 
     def drop(self, record: Record) -> None:
@@ -265,7 +287,7 @@ class Outbox:
         """Return the monotonic time at which `plan` has something to do; None: not before `stir` is set."""
         if self._synced or len(self._settled) >= _MOST_SETTLED:
             return now
-        times = [] if self._full_since is None else [self._full_since + _FULL_FOR]
+        times = [] if (due_at := self._memory.due_at()) is None else [due_at]
         if self._stored:
             times.append(next(iter(self._stored.values())).taken + self._interval)
         if self._ended_since is not None:
@@ -281,9 +303,8 @@ class Outbox:
         self._tell_losses(now)
         due = list(self._synced.values())
         oldest = next(iter(self._stored.values()), None)
-        is_stuck = self._full_since is not None and now - self._full_since >= _FULL_FOR
         # Once one has waited for its time, all go with it: the others would need a transaction each.
-        if oldest and (everything or is_stuck or now - oldest.taken >= self._interval):
+        if oldest and (everything or self._memory.is_due(now) or now - oldest.taken >= self._interval):
             due += self._stored.values()
         for record in due:
             self._insert(commit, record)
@@ -302,8 +323,8 @@ class Outbox:
         """Note that the transaction is on the disk."""
         self._writing = {}
         self._held.difference_update(commit.ended)
-        if self._freed is not None:
-            self._freed.update(commit.ended)
+        for freed in self._freed:
+            freed.update(commit.ended)
         for record in commit.written:
             self._promises.hold(record.row)
             if record.stream.delivery is Delivery.SYNCED:
@@ -320,7 +341,7 @@ class Outbox:
         channel = self._channels[record.stream.name]
         if self._stored.pop(record.row, None) or self._synced.pop(record.row, None):
             channel.unwritten -= 1
-            self._forget_bytes(len(record.tail))
+            self._memory.remove(1, len(record.tail))
         channel.counts.waiting += 1
         channel.counts.waiting_bytes += len(record.tail)
         self._dirty[record.stream.name] = channel
@@ -352,16 +373,11 @@ class Outbox:
     def _tell_losses(self, now: float) -> None:
         ts = clock.unix_ms()
         for tail in losses.reports((record for record, *_ in self._refused), reason="rejected", ts=ts):
-            channel = self._channels[topics.LOSS]
-            self._row += 1
-            document = Record(
-                row=self._row, stream=channel.stream, epoch=self.epoch, seq=0, ts=ts, taken=now, tail=tail
-            )
-            self._take_in(channel, document)
+            self.accept_document(topics.LOSS, tail, ts=ts, now=now)
 
     # What it is made of.
 
-    def channels(self) -> Iterable[Channel]:
+    def channels(self) -> Channels:
         """Return every stream that is known, with its counts."""
         return self._channels
 
@@ -369,16 +385,6 @@ class Outbox:
     def waiting(self) -> int:
         """Records that were accepted and have not ended; `empty` is set while there are none."""
         return self._waiting
-
-    def _is_full(self) -> bool:
-        unwritten = len(self._stored) + len(self._synced)
-        return unwritten >= MOST_UNWRITTEN or self._unwritten_bytes >= MOST_UNWRITTEN_BYTES
-
-    def _forget_bytes(self, size: int) -> None:
-        self._unwritten_bytes -= size
-        if self._full_since is not None and not self._is_full():
-            self._full_since = None
-            self._room.set()
 
     def _let_go(self, records: Iterable[Record]) -> None:
         for record in records:

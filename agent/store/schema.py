@@ -45,5 +45,37 @@ CREATE TABLE quarantine (
 ) STRICT;
 """
 
-MIGRATIONS = (_FIRST,)
+_COMMANDS = """
+CREATE TABLE command (
+    number            INTEGER PRIMARY KEY AUTOINCREMENT,
+    identity          TEXT UNIQUE,          -- NULL: it has none beyond its packet
+    name              TEXT NOT NULL,
+    packet_id         INTEGER,              -- the packet in which it came, NULL at QoS 0
+    received_ts       INTEGER NOT NULL,     -- Unix ms
+    expires_ts        INTEGER,              -- Unix ms
+    payload           BLOB NOT NULL,
+    response_topic    TEXT,
+    correlation_data  BLOB,
+    state             INTEGER NOT NULL,     -- 0 waiting, 1 running, 2 done
+    result            BLOB                  -- JSON text, once it is done
+) STRICT;
+CREATE INDEX command_by_state ON command (state) WHERE state < 2;
+
+CREATE TABLE sender (
+    name  TEXT PRIMARY KEY,     -- a command's `from`
+    seq   INTEGER NOT NULL      -- the highest of its commands' numbers
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE held (
+    packet_id  INTEGER PRIMARY KEY      -- taken at QoS 2 and not released yet (MQTT 5 section 4.3.3)
+) STRICT;
+
+CREATE TABLE document (
+    name     TEXT PRIMARY KEY,  -- 'reported', 'desired'
+    version  INTEGER NOT NULL,
+    body     BLOB NOT NULL      -- JSON text
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS = (_FIRST, _COMMANDS)
 """Step n brings a file of version n to version n + 1."""

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from agent import collect as module
-from agent.collect import collect
+from agent.collect import Cadence, collect
 from agent.errors import AbsentError, ReadingError
 from agent.model import Fields, Record, Sample, Stream
 
@@ -56,7 +56,7 @@ class Scripted:
 async def collecting(source: Scripted, inlet: Inlet) -> AsyncIterator[None]:
     """Collect every 10 ms; the block has 30 s."""
     async with asyncio.timeout(30):
-        task = asyncio.get_running_loop().create_task(collect(source, inlet, stream="cpu", interval=0.01))
+        task = asyncio.get_running_loop().create_task(collect(source, inlet, stream="cpu", cadence=Cadence(0.01)))
         try:
             yield
         finally:

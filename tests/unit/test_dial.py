@@ -56,6 +56,21 @@ async def test_the_second_address_is_tried_at_once_when_the_first_refuses(monkey
         connected.close()
 
 
+async def test_all_have_failed_once_the_first_tries_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses(monkeypatch, ("127.0.0.1", 1), ("127.0.0.2", 1))
+    with pytest.raises(LinkDownError) as told:
+        await dial(Server(host="broker", port=1883), timeout=20, dead_after=10, again_after=0.01)
+    assert told.value.cause is Cause.REFUSED
+
+
+async def test_what_is_tried_again_is_given_up_with_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    with black_hole("127.0.0.1") as silent:
+        addresses(monkeypatch, ("127.0.0.1", silent))
+        with pytest.raises(LinkDownError) as told:
+            await dial(Server(host="broker", port=1883), timeout=0.3, dead_after=10, again_after=0.05)
+    assert told.value.cause is Cause.CONNECT_TIMEOUT
+
+
 async def test_the_first_address_wins_though_others_would_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with listener("127.0.0.1") as first, listener("127.0.0.2") as second:
         addresses(monkeypatch, first.getsockname(), second.getsockname())

@@ -22,9 +22,10 @@ def test_before_the_first_answer_the_longest_deadline_holds() -> None:
     round_trip = RoundTrip(dead_after=10.0)
     assert round_trip.deadline == round_trip.probe_deadline == 10.0
     round_trip.answered(0.04)
-    assert (round_trip.deadline, round_trip.probe_deadline) == (3.0, 1.0)
+    assert (round_trip.deadline, round_trip.probe_deadline, round_trip.again_after) == (3.0, 1.0, 0.4)
     round_trip.forget()
     assert round_trip.deadline == 10.0
+    assert round_trip.again_after is None
 
 
 def test_the_deadline_follows_what_the_path_does() -> None:

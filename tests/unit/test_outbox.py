@@ -14,7 +14,8 @@ from agent.model import Delivery, Record, Sample, Stream
 from agent.store.committer import commit
 from agent.store.database import Changes, Database
 from agent.store.inspect import read_counts
-from agent.store.outbox import MOST_UNWRITTEN, Outbox
+from agent.store.memory import MOST_UNWRITTEN
+from agent.store.outbox import Outbox
 
 STREAMS = [
     Stream(name="imu"),
@@ -244,7 +245,7 @@ async def test_memory_that_is_full_is_written_early_and_then_has_room_again(tmp_
     async with opened(tmp_path / "outbox.db") as outbox, asyncio.TaskGroup() as group:
         for _ in range(MOST_UNWRITTEN):
             outbox.accept(sample())
-        assert not outbox._room.is_set()
+        assert not outbox._memory.room.is_set()
         group.create_task(commit(outbox, outbox._database, until=until))
         async with asyncio.timeout(30):
             await outbox.room()

@@ -31,6 +31,8 @@ DEFAULTS = {
                "backlog_rate": 0, "compress": False},
     "streams": {name: {"source": name, **STREAM} for name in ("cpu", "memory", "disk", "network", "thermal", "host")},
     "ingest": {"socket": Path("/run/roamd/roamd.sock"), "max_line": 64 * 1024, "defaults": DELIVERY},
+    "commands": {"max_running": 4, "max_age": 3600.0, "remember": 604_800.0, "qos": 1},
+    "resync": {"timeout": 10.0, "on_timeout": "proceed", "every": 60.0, "remote": ("streams.*.interval",)},
     "health": {"interval": 60.0},
     "log": {"level": "info"},
 }  # fmt: skip
@@ -107,7 +109,10 @@ def test_only_the_environment_that_is_passed_counts(machine: Machine, monkeypatc
         ("[broker.backoff]\nbse = 1", "broker.backoff.bse; did you mean broker.backoff.base?"),
         ("[streams.imu]\nintervall = 1", "streams.imu.intervall; did you mean streams.imu.interval?"),
         ("[log]\nx = 1", "log.x; known here: level"),
-        ('"a\\nb" = 1', "'a\\nb'; known here: broker, device_id, health, ingest, log, outbox, streams, topics"),
+        (
+            '"a\\nb" = 1',
+            "'a\\nb'; known here: broker, commands, device_id, health, ingest, log, outbox, resync, streams, topics",
+        ),
         ('_cli_parse_args = ["x"]\n', "_cli_parse_args; known here"),
     ],
 )
