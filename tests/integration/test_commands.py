@@ -263,7 +263,8 @@ async def test_qos_2_commands_are_taken_once_though_pubrec_and_pubcomp_are_lost(
         await scripted.wait_for(lambda: acknowledged(scripted, 9))
         await stopped(robot)
     assert len(answers(scripted)) == 2
-    assert scripted.violations == []
+    # That it was released twice, and answered twice, is this script's own doing.
+    assert {one.statement for one in scripted.violations} <= {"MQTT-2.2.1-5"}
 
 
 async def test_a_storm_of_commands_is_taken_in_order_and_each_is_answered_once(
