@@ -10,13 +10,13 @@ from typing import Any
 from agent import __version__, clock
 from agent.commands.builtin import builtins
 from agent.link.session import Session
-from agent.model import Delivery, Sample
+from agent.model import Confirm, Delivery, Sample
 from agent.perform import Command, Performer, Replies
 from agent.receive import Receiver
 from agent.resync import Gate, OnTimeout, Resync
 from agent.settings import Settings, seconds
 from agent.shadow import Desired, Path, Reported
-from agent.store import documents
+from agent.store import documents, unconfirmed
 from agent.store.book import Book
 from agent.store.database import Database
 from agent.store.inbox import Inbox
@@ -75,6 +75,8 @@ class Control:
             keep_desired=self._keep_desired,
             sent=self._sent,
             received=self._received,
+            before_asking=self._mark_asked if settings.outbox.confirm is Confirm.CONTROLLER else None,
+            every=settings.resync.every,
             timeout=settings.resync.timeout,
             on_timeout=OnTimeout(settings.resync.on_timeout),
             qos=settings.commands.qos,
@@ -103,6 +105,8 @@ class Control:
         """Read what earlier processes left, and apply the desired state that was applied last. Raises StorageError."""
         await self._inbox.load()
         kept = await documents.load(self._database)
+        if self._settings.outbox.confirm is Confirm.CONTROLLER:
+            self.book.write(unconfirmed.FORGET_ASKING)
         if "reported" in kept:
             self._reported.version, self._reported.parts = kept["reported"]
         if "desired" in kept:
@@ -178,6 +182,10 @@ class Control:
         for channel in self._outbox.channels():
             if channel.sent > (0, 0):
                 yield channel.stream.name, *channel.sent
+
+    def _mark_asked(self) -> asyncio.Future[None]:
+        self.book.write(unconfirmed.ASK)
+        return self.book.written()
 
     def _received(self, said: Mapping[str, Any]) -> None:
         for stream, ranges in said.items():

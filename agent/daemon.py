@@ -12,7 +12,7 @@ from agent.control import Control
 from agent.errors import StorageError
 from agent.groups import only
 from agent.link.tls import Tls
-from agent.model import Record, Sample, Stream
+from agent.model import Confirm, Record, Sample, Stream
 from agent.settings import DefaultsTable, Settings
 from agent.store.committer import commit
 from agent.store.database import Database
@@ -45,6 +45,8 @@ async def _run(settings: Settings, tls: Tls | None) -> None:
 
 
 async def _outbox(settings: Settings, database: Database) -> Outbox:
+    if settings.outbox.confirm is Confirm.BROKER:
+        await database.confirm_all()
     return Outbox(
         database,
         device_id=settings.device_id,
@@ -55,6 +57,7 @@ async def _outbox(settings: Settings, database: Database) -> Outbox:
         default=_stream("default", settings.ingest.defaults),
         commit_interval=settings.outbox.commit_interval,
         fresh_for=settings.outbox.fresh_for,
+        confirm=settings.outbox.confirm,
     )
 
 

@@ -18,6 +18,13 @@ class Delivery(StrEnum):
     SYNCED = "synced"
 
 
+class Confirm(StrEnum):
+    """Whose word ends a record: the broker's PUBACK, or the controller's `received` (contract, section 6)."""
+
+    BROKER = "broker"
+    CONTROLLER = "controller"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """How the records of one stream are delivered.

@@ -18,6 +18,7 @@ class Counts(Protocol):
     accepted: int
     delivered: int
     quarantined: int
+    unconfirmed: int
     waiting_bytes: int
 
 
@@ -66,6 +67,7 @@ def figures(store: Store, link: Link, *, resync: str) -> dict[str, object]:
             "accepted": channel.counts.accepted,
             "delivered": channel.counts.delivered,
             "waiting": channel.waiting,
+            "unconfirmed": channel.counts.unconfirmed,
             "quarantined": channel.counts.quarantined,
             "dropped": channel.dropped,
         }

@@ -68,7 +68,8 @@ class Resync:
 
     `keep_reported` and `keep_desired` make a version durable, and are awaited before it is told. `sent` gives the
     highest epoch and number of each stream that the broker has taken, the newest first; `received` is told what the
-    controller says that it has. `outcome` is for the figures. Times are in seconds.
+    controller says that it has. With `before_asking`, which is awaited then, it is asked `every` so often besides.
+    `outcome` is for the figures. Times are in seconds.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class Resync:
         keep_desired: Callable[[], asyncio.Future[None]],
         sent: Callable[[], Iterable[tuple[str, int, int]]],
         received: Callable[[Mapping[str, Any]], None],
+        before_asking: Callable[[], asyncio.Future[None]] | None,
+        every: float,
         timeout: float,
         on_timeout: OnTimeout,
         qos: int,
@@ -99,6 +102,8 @@ class Resync:
         self._keep_desired = keep_desired
         self._sent = sent
         self._received = received
+        self._before_asking = before_asking
+        self._every = every
         self._timeout = timeout
         self._on_timeout = on_timeout
         self._qos = qos
@@ -165,7 +170,10 @@ class Resync:
             subscribing = group.create_task(self._subscribe(link), name="subscribe")
             publishing = group.create_task(self._publish(link), name="state")
             await asyncio.wait([subscribing], timeout=self._timeout)
-            await self._ask(link, connection)
+            self._let_through(is_reply=await self._ask(link, connection))
+            while self._before_asking is not None:
+                await asyncio.sleep(self._every)
+                await self._ask(link, connection)
             await publishing
 
     async def _subscribe(self, link: Link) -> None:
@@ -205,8 +213,10 @@ class Resync:
                 self._published = link.server, version
             await self._stir.wait()
 
-    async def _ask(self, link: Link, connection: int) -> None:
-        """Ask for the desired state until there is a reply, or the time is over."""
+    async def _ask(self, link: Link, connection: int) -> bool:
+        """Ask for the desired state until there is a reply, or the time is over; tell which."""
+        if self._before_asking is not None:
+            await self._before_asking()
         self._correlation = secrets.token_hex(_CORRELATION_BYTES).encode()
         self._replied.clear()
         wait = _FIRST_WAIT
@@ -216,15 +226,18 @@ class Resync:
                     await link.publish(self._request(link, connection))
                     await _until(self._replied, asyncio.get_running_loop().time() + wait)
                     wait *= 2
-            self.outcome = "done"
-            self._gate.open()
         except TimeoutError:
-            self.outcome = "timed out"
-            if self._on_timeout is OnTimeout.REJECT:
-                self._gate.reject("the state could not be resynchronised (resync.on_timeout is reject)")
-            else:
-                self._gate.open()
+            return False
+        return True
+
+    def _let_through(self, *, is_reply: bool) -> None:
+        """Decide what becomes of the commands that wait."""
+        self.outcome = "done" if is_reply else "timed out"
         log.info("resynchronising with the controller: %s", self.outcome)
+        if is_reply or self._on_timeout is OnTimeout.PROCEED:
+            self._gate.open()
+        else:
+            self._gate.reject("the state could not be resynchronised (resync.on_timeout is reject)")
 
     def _request(self, link: Link, connection: int) -> Message:
         body: dict[str, object] = {

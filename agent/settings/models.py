@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from agent.backoff import Strategy
-from agent.model import Delivery, Server, Version
+from agent.model import Confirm, Delivery, Server, Version
 from agent.settings.commands import CommandsTable
 from agent.settings.table import Table
 from agent.settings.units import Band, Bytes, Number, Seconds, WholeSeconds
@@ -195,6 +195,7 @@ class OutboxTable(Table):
     backlog_share: float = Field(default=0.2, gt=0, lt=1)
     backlog_rate: Bytes = Field(default=0, ge=0, le=2**40)
     compress: bool = False
+    confirm: Confirm = Confirm.BROKER
 
 
 class DefaultsTable(Table):

@@ -12,7 +12,6 @@ from typing import Any
 import aiosqlite
 
 from agent.errors import StorageError
-from agent.model import Record
 from agent.store.schema import APPLICATION_ID, MIGRATIONS
 
 _READER_CACHE_KIB = 512
@@ -37,6 +36,7 @@ class Counts:
     quarantined: int = 0
     waiting: int = 0
     waiting_bytes: int = 0
+    unconfirmed: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,21 +48,13 @@ class Changes:
     quarantine: list[tuple[int, int, str, int]] = field(default_factory=list)
     """row, reason code, reason, Unix ms: the row moves from `outbox` to `quarantine`."""
     counts: list[Counts] = field(default_factory=list)
+    states: list[tuple[int, int]] = field(default_factory=list)
+    """The column `state` of rows, and their numbers."""
     statements: list[Statement] = field(default_factory=list)
     """What others than the outbox write, in its order."""
 
     def __bool__(self) -> bool:
-        return bool(self.insert or self.delete or self.quarantine or self.counts or self.statements)
-
-
-@dataclass(slots=True, kw_only=True)
-class Commit:
-    """One transaction: what it writes, and what is true once it is on the disk."""
-
-    changes: Changes = field(default_factory=Changes)
-    written: list[Record] = field(default_factory=list)
-    ended: list[int] = field(default_factory=list)
-    told: list[Record] = field(default_factory=list)
+        return any((self.insert, self.delete, self.quarantine, self.counts, self.states, self.statements))
 
 
 class Database:
@@ -98,6 +90,11 @@ class Database:
             epoch = await self._one("SELECT max(epoch) FROM epoch")
             await self._writer.execute("COMMIT")
         return epoch or 0
+
+    async def confirm_all(self) -> None:
+        """End the rows that only wait for a controller's confirmation: the broker had them."""
+        with _told(f"cannot write {self.path}"):
+            await self._writer.executescript(_CONFIRM_ALL)
 
     async def last_row(self) -> int:
         """Return the highest number that a row of the outbox ever had."""
@@ -163,6 +160,8 @@ class Database:
             await self._writer.executemany(_DELETE, [(row,) for row, *_ in changes.quarantine])
         if changes.delete:
             await self._writer.executemany(_DELETE, changes.delete)
+        if changes.states:
+            await self._writer.executemany("UPDATE outbox SET state = ? WHERE row = ?", changes.states)
 
     async def _one(self, query: str) -> int | None:
         for row in await self._writer.execute_fetchall(query):
@@ -170,12 +169,12 @@ class Database:
         return None
 
 
-COUNTS_QUERY = "SELECT id, name, accepted, delivered, quarantined, waiting, waiting_bytes FROM stream"
+COUNTS_QUERY = "SELECT id, name, accepted, delivered, quarantined, waiting, waiting_bytes, unconfirmed FROM stream"
 
 
 def counted(row: Iterable[Any]) -> Counts:
     """Return a row of COUNTS_QUERY."""
-    id_, name, accepted, delivered, quarantined, waiting, waiting_bytes = row
+    id_, name, accepted, delivered, quarantined, waiting, waiting_bytes, unconfirmed = row
     return Counts(
         id=id_,
         name=name,
@@ -184,11 +183,18 @@ def counted(row: Iterable[Any]) -> Counts:
         quarantined=quarantined,
         waiting=waiting,
         waiting_bytes=waiting_bytes,
+        unconfirmed=unconfirmed,
     )
 
 
 _FORGET_EPOCHS = (  # those of which no record waits
     "DELETE FROM epoch WHERE epoch < coalesce((SELECT epoch FROM outbox ORDER BY row LIMIT 1), 9223372036854775807)"
+)
+_CONFIRM_ALL = (
+    "BEGIN IMMEDIATE;"
+    " DELETE FROM outbox WHERE state IN (1, 3);"
+    " UPDATE stream SET delivered = delivered + unconfirmed, unconfirmed = 0 WHERE unconfirmed > 0;"
+    " COMMIT;"
 )
 _LENGTHS = "SELECT row, length(tail) FROM outbox WHERE row > :after AND state = 0 ORDER BY row LIMIT :limit"
 _LENGTHS_OF_SOME = (
@@ -219,15 +225,15 @@ _MOVE = (
     " SELECT row, stream, epoch, seq, ts, taken_ms, tail, ?, ?, ? FROM outbox WHERE row = ?"
 )
 _COUNT = (
-    "INSERT INTO stream (id, name, accepted, delivered, quarantined, waiting, waiting_bytes)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+    "INSERT INTO stream (id, name, accepted, delivered, quarantined, waiting, waiting_bytes, unconfirmed)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
     " accepted = excluded.accepted, delivered = excluded.delivered, quarantined = excluded.quarantined,"
-    " waiting = excluded.waiting, waiting_bytes = excluded.waiting_bytes"
+    " waiting = excluded.waiting, waiting_bytes = excluded.waiting_bytes, unconfirmed = excluded.unconfirmed"
 )
 
 
-def _values(c: Counts) -> tuple[int, str, int, int, int, int, int]:
-    return c.id, c.name, c.accepted, c.delivered, c.quarantined, c.waiting, c.waiting_bytes
+def _values(c: Counts) -> tuple[int, str, int, int, int, int, int, int]:
+    return c.id, c.name, c.accepted, c.delivered, c.quarantined, c.waiting, c.waiting_bytes, c.unconfirmed
 
 
 async def _prepare(writer: aiosqlite.Connection, path: Path) -> None:

@@ -7,18 +7,20 @@ or `page` ends it in one of three ways: `settle`, `leave` or `quarantine`.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 
 from agent import clock, encode, topics
 from agent.lanes import Fresh, Room
-from agent.model import Delivery, Record, Sample, Stream
+from agent.model import Confirm, Delivery, Record, Sample, Stream
 from agent.store import losses
 from agent.store.channels import Channel, Channels
-from agent.store.database import Commit, Counts, Database, Row
+from agent.store.commit import Commit
+from agent.store.database import Counts, Database, Row
+from agent.store.live import Live
 from agent.store.memory import Memory
 from agent.store.pages import Pages
 from agent.store.promises import Promises
+from agent.store.unconfirmed import Unconfirmed
 
 _MOST_FRESH = 10_000
 _MOST_FRESH_BYTES = 8 * 1024 * 1024
@@ -46,6 +48,7 @@ class Outbox:
         commit_interval: float,
         fresh_for: float,
         default: Stream = _DEFAULT,
+        confirm: Confirm = Confirm.BROKER,
     ) -> None:
         self.epoch = epoch
         self.news = asyncio.Event()
@@ -56,9 +59,10 @@ class Outbox:
         self._row = last_row
         self._channels = Channels(streams, counts, default=default)
         self._pages = Pages(self._channels)
+        self._unconfirmed = Unconfirmed(database, self._channels) if confirm is Confirm.CONTROLLER else None
         self._interval = min(commit_interval, fresh_for)
         self._fresh = Fresh(fresh_for)
-        self._live: dict[str, Record] = {}
+        self._live = Live(self._channels, self._fresh.is_fresh)
         self._stored: dict[int, Record] = {}
         self._synced: dict[int, Record] = {}
         self._memory = Memory()
@@ -69,7 +73,6 @@ class Outbox:
         self._refused: list[tuple[Record, int, str]] = []
         self._ended_since: float | None = None
         self._promises = Promises()
-        self._freed: list[set[int]] = []
         self._swept_at = _LONG_AGO
         self._dirty: dict[str, Channel] = {}
         self._waiting = sum(channel.counts.waiting for channel in self._channels)
@@ -127,9 +130,7 @@ class Outbox:
         channel.counts.accepted += 1
         self._dirty[name] = channel
         if channel.stream.delivery is Delivery.LIVE:
-            if self._live.pop(name, None) is not None:
-                channel.dropped += 1
-            self._live[name] = record
+            self._live.push(record)
             self.news.set()
             return
         channel.unwritten += 1
@@ -161,12 +162,7 @@ class Outbox:
 
     def next_live(self, now: float) -> Record | None:
         """Return the newest record of a `live` stream, and forget it; those that are not fresh any more are dropped."""
-        while self._live:
-            record = self._live.pop(next(iter(self._live)))
-            if self._fresh.is_fresh(record, now):
-                return record
-            self._channels[record.stream.name].dropped += 1
-        return None
+        return self._live.next(now)
 
     def next_fresh(self, now: float, room: Room) -> list[Record]:
         """Return what the fresh lane sends next in one PUBLISH: the records are the caller's until it ends them."""
@@ -197,7 +193,7 @@ class Outbox:
         page = self._pages.next(but=but)
         if page is None:
             return []
-        with self._reading() as freed:
+        with self._pages.reading() as freed:
             rows, is_end = await self._database.page(after=page.after, streams=page.streams)
         self._pages.brought(page, last=rows[-1][0] if rows else None, is_end=is_end)
         return self._records(row for row in rows if row[0] not in freed)
@@ -213,22 +209,21 @@ class Outbox:
                 records.append(Record(row=row, stream=stream, epoch=epoch, seq=seq, ts=ts, taken=taken, tail=tail))
         return records
 
-    @contextmanager
-    def _reading(self) -> Iterator[set[int]]:
-        """Gather the rows that end on the disk while rows are read: what was read may hold them still."""
-        freed: set[int] = set()
-        self._freed.append(freed)
-        try:
-            yield freed
-        finally:
-            self._freed.remove(freed)
-
     async def confirm(self, stream: str, ranges: Sequence[Sequence[int]]) -> None:
-        """End what waits on the disk of a stream and is in these ranges: the controller has it. Raises StorageError."""
-        if stream in self._channels:
-            with self._reading() as freed:
-                rows = await self._database.within(self._channels[stream].counts.id, ranges)
-            self.settle(self._records(row for row in rows if row[0] not in freed))
+        """End what waits on the disk of a stream and is in these ranges: the controller has it. Raises StorageError.
+
+        Where the controller confirms, what it was asked for and is not in them is sent again.
+        """
+        if stream not in self._channels:
+            return
+        with self._pages.reading() as freed:
+            rows = await self._database.within(self._channels[stream].counts.id, ranges)
+        self._settle(self._records(row for row in rows if row[0] not in freed))
+        if self._unconfirmed is not None:
+            if lacking := await self._unconfirmed.answered(stream, ranges):
+                self._waiting += lacking
+                self.empty.clear()
+            self._note_end()
 
     def write_early(self) -> None:
         """Have all that memory alone holds written at once."""
@@ -236,7 +231,26 @@ class Outbox:
             self.stir.set()
 
     def settle(self, records: Iterable[Record]) -> None:
-        """End records that the server has taken over."""
+        """End records that the server has taken over; where the controller confirms, they stay until it has."""
+        self._settle(records if self._unconfirmed is None else self._keep(self._unconfirmed, records))
+
+    def _keep(self, unconfirmed: Unconfirmed, records: Iterable[Record]) -> list[Record]:
+        """Keep records until they are confirmed; return the others, of which nobody says so."""
+        others = []
+        for record in records:
+            row, channel = record.row, self._channels[record.stream.name]
+            is_on_disk = row in self._held
+            if record.seq == 0 or not (is_on_disk or row in self._stored or row in self._synced):
+                others.append(record)
+                continue
+            channel.sent = max(channel.sent, (record.epoch, record.seq))
+            unconfirmed.keep(record, is_on_disk=is_on_disk)
+            self._promises.hold(row)
+            self._note_end()
+            self._count_ends(1)
+        return others
+
+    def _settle(self, records: Iterable[Record]) -> None:
         channel: Channel | None = None
         ended = unwritten = size = 0
         for record in records:
@@ -263,7 +277,7 @@ class Outbox:
 
     def drop(self, record: Record) -> None:
         """End a `live` record that cannot be sent."""
-        self._channels[record.stream.name].dropped += 1
+        self._live.drop(record)
 
     def leave(self, records: Sequence[Record], now: float) -> None:
         """Give records back that could not be delivered: to the fresh lane if they still belong there, else later."""
@@ -307,11 +321,15 @@ class Outbox:
         if oldest and (everything or self._memory.is_due(now) or now - oldest.taken >= self._interval):
             due += self._stored.values()
         for record in due:
-            self._insert(commit, record)
+            self._insert(commit, self._channel(record), record)
         for record, code, reason in self._refused:
-            self._move(commit, record, code, reason)
+            if record.row in self._stored or record.row in self._synced:
+                self._insert(commit, self._channel(record), record)
+            commit.quarantine(self._channel(record), record, code, reason)
         for record in self._settled:
-            self._delete(commit, record)
+            commit.delete(self._channel(record), record)
+        if self._unconfirmed is not None:
+            self._dirty.update((channel.stream.name, channel) for channel in self._unconfirmed.plan(commit))
         self._refused, self._settled, self._ended_since = [], [], None
         if commit.changes or everything:
             commit.changes.counts = [channel.persisted() for channel in self._dirty.values()]
@@ -322,9 +340,10 @@ class Outbox:
     def committed(self, commit: Commit) -> None:
         """Note that the transaction is on the disk."""
         self._writing = {}
+        if self._unconfirmed is not None:
+            self._overdue += self._unconfirmed.committed(commit)
         self._held.difference_update(commit.ended)
-        for freed in self._freed:
-            freed.update(commit.ended)
+        self._pages.ended(commit.ended)
         for record in commit.written:
             self._promises.hold(record.row)
             if record.stream.delivery is Delivery.SYNCED:
@@ -337,38 +356,20 @@ class Outbox:
         self._swept_at = now
         return self._fresh.take_stale(now, keep=_MOST_FRESH, keep_bytes=_MOST_FRESH_BYTES)
 
-    def _insert(self, commit: Commit, record: Record) -> None:
-        channel = self._channels[record.stream.name]
+    def _insert(self, commit: Commit, channel: Channel, record: Record) -> None:
         if self._stored.pop(record.row, None) or self._synced.pop(record.row, None):
             channel.unwritten -= 1
             self._memory.remove(1, len(record.tail))
-        channel.counts.waiting += 1
-        channel.counts.waiting_bytes += len(record.tail)
-        self._dirty[record.stream.name] = channel
         self._held.add(record.row)
-        commit.written.append(record)
-        taken_ms = int(record.taken * 1000)
-        commit.changes.insert.append(
-            (record.row, channel.counts.id, record.epoch, record.seq, record.ts, taken_ms, record.tail)
-        )
+        commit.insert(channel, record)
+        if self._unconfirmed is not None:
+            self._unconfirmed.inserted(record)
 
-    def _delete(self, commit: Commit, record: Record) -> None:
-        self._end_on_disk(commit, record)
-        commit.changes.delete.append((record.row,))
-
-    def _move(self, commit: Commit, record: Record, code: int, reason: str) -> None:
-        if record.row in self._stored or record.row in self._synced:
-            self._insert(commit, record)
-        self._end_on_disk(commit, record)
-        self._channels[record.stream.name].counts.quarantined += 1
-        commit.changes.quarantine.append((record.row, code, reason, clock.unix_ms()))
-
-    def _end_on_disk(self, commit: Commit, record: Record) -> None:
+    def _channel(self, record: Record) -> Channel:
+        """Return the record's stream, whose counts are about to change."""
         channel = self._channels[record.stream.name]
-        channel.counts.waiting -= 1
-        channel.counts.waiting_bytes -= len(record.tail)
         self._dirty[record.stream.name] = channel
-        commit.ended.append(record.row)
+        return channel
 
     def _tell_losses(self, now: float) -> None:
         ts = clock.unix_ms()

@@ -1,6 +1,7 @@
 """Which rows the disk alone owns have still to be brought: a cursor for each priority."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from agent.model import Record
@@ -33,6 +34,7 @@ class Pages:
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
         self._cursors: dict[int, _Cursor] = {}
+        self._readings: list[set[int]] = []
         self.unfinished = {channel.stream.priority for channel in channels if channel.counts.waiting}
 
     def next(self, *, but: Collection[int]) -> Page | None:
@@ -55,6 +57,21 @@ class Pages:
             cursor.after = last
         if is_end:
             self.unfinished.discard(page.priority)
+
+    @contextmanager
+    def reading(self) -> Iterator[set[int]]:
+        """Gather the rows that end on the disk while rows are read: what was read may hold them still."""
+        gone: set[int] = set()
+        self._readings.append(gone)
+        try:
+            yield gone
+        finally:
+            self._readings.remove(gone)
+
+    def ended(self, rows: Iterable[int]) -> None:
+        """Note that rows have ended on the disk."""
+        for gone in self._readings:
+            gone.update(rows)
 
     def put_back(self, record: Record) -> None:
         """Have the record's row brought again."""

@@ -27,7 +27,8 @@ CREATE TABLE outbox (
     seq       INTEGER NOT NULL,
     ts        INTEGER NOT NULL,             -- Unix ms
     taken_ms  INTEGER NOT NULL,             -- the same on CLOCK_MONOTONIC of the epoch's boot
-    state     INTEGER NOT NULL DEFAULT 0,   -- 0 waiting, 1 acknowledged but not confirmed, 2 kept for replay
+    state     INTEGER NOT NULL DEFAULT 0,   -- 0 waiting, 1 acknowledged but not confirmed, 2 kept for replay,
+                                            -- 3 as 1, and the controller was asked
     tail      BLOB NOT NULL                 -- JSON text of the fields, without the opening brace
 ) STRICT;
 
@@ -69,6 +70,9 @@ CREATE TABLE sender (
 CREATE TABLE held (
     packet_id  INTEGER PRIMARY KEY      -- taken at QoS 2 and not released yet (MQTT 5 section 4.3.3)
 ) STRICT;
+
+ALTER TABLE stream ADD COLUMN unconfirmed INTEGER NOT NULL DEFAULT 0;    -- its rows in the states 1 and 3
+CREATE INDEX outbox_by_state ON outbox (state, stream) WHERE state > 0;
 
 CREATE TABLE document (
     name     TEXT PRIMARY KEY,  -- 'reported', 'desired'

@@ -51,7 +51,8 @@ async def test_readings_arrive_in_order_as_the_contract_has_them(mosquitto: Mosq
         assert seqs == list(range(1, len(seqs) + 1)), stream
     for message in subscriber.messages:
         assert re.fullmatch(
-            r"device/rover/(telemetry/(cpu|memory|disk|network|thermal|host)|status|health)", message.topic
+            r"device/rover/(telemetry/(cpu|memory|disk|network|thermal|host)|status|health|state|get_state)",
+            message.topic,
         )
         assert message.properties["content-type"] == "application/json"
         assert not message.retain

@@ -28,7 +28,7 @@ DEFAULTS = {
         "backoff": {"strategy": "full-jitter", "base": 1.0, "cap": 30.0, "jitter": 0.5, "link_cap": 4.0},
     },
     "outbox": {"path": Path("/state/outbox.db"), "commit_interval": 0.5, "fresh_for": 5.0, "backlog_share": 0.2,
-               "backlog_rate": 0, "compress": False},
+               "backlog_rate": 0, "compress": False, "confirm": "broker"},
     "streams": {name: {"source": name, **STREAM} for name in ("cpu", "memory", "disk", "network", "thermal", "host")},
     "ingest": {"socket": Path("/run/roamd/roamd.sock"), "max_line": 64 * 1024, "defaults": DELIVERY},
     "commands": {"max_running": 4, "max_age": 3600.0, "remember": 604_800.0, "qos": 1},
