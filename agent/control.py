@@ -9,6 +9,7 @@ from typing import Any
 
 from agent import __version__, clock
 from agent.commands.builtin import builtins
+from agent.commands.local import Local
 from agent.link.session import Session
 from agent.model import Confirm, Delivery, Sample
 from agent.perform import Command, Performer, Replies
@@ -82,6 +83,7 @@ class Control:
             qos=settings.commands.qos,
         )
         self._commands: dict[str, Command] = {**builtins(self._resync, self._flush)}
+        self.local = Local(self._commands.__contains__, changed=self._offered)
         replies = Replies(self._inbox, outbox, topics=topics)
         self._receiver = Receiver(
             self._inbox,
@@ -96,7 +98,7 @@ class Control:
             self._inbox,
             replies,
             written=self.book.written,
-            find=self._commands.get,
+            find=self._find,
             gate=self._gate,
             max_running=settings.commands.max_running,
         )
@@ -139,6 +141,12 @@ class Control:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._receiver.over(session), name="receive")
             group.create_task(self._resync.over(session, connection), name="resync")
+
+    def _find(self, name: str) -> Command | None:
+        return self._commands.get(name) or self.local.find(name)
+
+    def _offered(self) -> None:
+        self._inbox.news.set()
 
     # The state.
 

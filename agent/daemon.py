@@ -171,6 +171,7 @@ class _Agent:
         return ingest.listening(
             self._settings.ingest.socket,
             self,
+            self._control.local,
             figures=self._uplink.figures,
             max_line=self._settings.ingest.max_line,
         )

@@ -10,16 +10,16 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from agent import clock, encode
 from agent.errors import StorageError
-from agent.lines import Get, LineError, Put, Ref, parse
-from agent.model import Record, Sample
+from agent.lines import Get, LineError, Offer, Put, Ref, Result, parse
+from agent.model import Outcome, Record, Sample
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,23 @@ class Store(Protocol):
     def promise(self, record: Record) -> asyncio.Future[None] | None: ...  # noqa: D102
 
 
+class Programs(Protocol):
+    """What the socket needs of those commands that clients perform; where they cannot, it raises ValueError."""
+
+    def program(self, send: Callable[[bytes], None]) -> Any: ...  # noqa: D102, ANN401  whom it knows by it
+    def offer(self, program: Any, names: Iterable[str]) -> None: ...  # noqa: D102, ANN401
+    def answer(self, program: Any, command_id: str, outcome: Outcome) -> None: ...  # noqa: D102, ANN401
+    def withdraw(self, program: Any) -> None: ...  # noqa: D102, ANN401
+
+
 @asynccontextmanager
 async def listening(
-    path: Path, store: Store, *, figures: Callable[[], Mapping[str, object]], max_line: int
+    path: Path, store: Store, programs: Programs, *, figures: Callable[[], Mapping[str, object]], max_line: int
 ) -> AsyncIterator[None]:
     """Serve the Unix stream socket at `path`, mode 0660, until the end of the block.
 
-    `figures` gives the answer to `{"get":"status"}`; `max_line` is in bytes. Raises StorageError where the socket
-    cannot be made, or another process listens there.
+    `programs` has clients perform commands. `figures` gives the answer to `{"get":"status"}`; `max_line` is in bytes.
+    Raises StorageError where the socket cannot be made, or another process listens there.
     """
     listener, inode = _listener(path)
     clients: set[asyncio.Task[None]] = set()
@@ -54,7 +63,7 @@ async def listening(
                 if ending.is_set():  # it was accepted just before
                     writer.transport.abort()
                     return
-                client = _Client(reader, writer, store, figures=figures, max_line=max_line)
+                client = _Client(reader, writer, store, programs, figures=figures, max_line=max_line)
                 task = group.create_task(client.serve(), name="client of the local socket")
                 clients.add(task)
                 task.add_done_callback(clients.discard)
@@ -117,6 +126,7 @@ class _Client:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         store: Store,
+        programs: Programs,
         *,
         figures: Callable[[], Mapping[str, object]],
         max_line: int,
@@ -124,6 +134,8 @@ class _Client:
         self._reader = reader
         self._writer = writer
         self._store = store
+        self._programs = programs
+        self._program: Any = None
         self._figures = figures
         self._max_line = max_line
         self._unanswered = 0
@@ -145,6 +157,8 @@ class _Client:
             self._writer.transport.abort()  # who does not read would keep wait_closed() waiting
             raise
         finally:
+            if self._program is not None:
+                self._programs.withdraw(self._program)
             self._writer.close()
             with suppress(ConnectionError):
                 await self._writer.wait_closed()
@@ -182,8 +196,24 @@ class _Client:
             # It costs much more than a sample: nobody has several before others have had their turn.
             await self._writer.drain()
             await asyncio.sleep(0)
-        else:
+        elif isinstance(request, Put):
             self._put(request)
+        else:
+            self._perform(request)
+
+    def _perform(self, request: Offer | Result) -> None:
+        if self._program is None:
+            self._program = self._programs.program(self._write)
+        try:
+            if isinstance(request, Offer):
+                self._programs.offer(self._program, request.commands)
+            else:
+                self._programs.answer(self._program, request.of, request.outcome)
+        except ValueError as exc:
+            self._refuse(request.ref, str(exc))
+            return
+        if request.ref is not None:
+            self._answer({"ref": request.ref, "ok": True})
 
     def _put(self, put: Put) -> None:
         ts = clock.unix_ms() if put.ts is None else put.ts
@@ -225,8 +255,11 @@ class _Client:
         self._answer({"ref": ref, "ok": False, "error": why} if ref is not None else {"ok": False, "error": why})
 
     def _answer(self, answer: Mapping[str, object]) -> None:
+        self._write(encode.document(answer))
+
+    def _write(self, line: bytes) -> None:
         if not self._writer.is_closing():
-            self._writer.write(encode.document(answer) + b"\n")
+            self._writer.write(line + b"\n")
 
 
 def _peer(writer: asyncio.StreamWriter) -> str:

@@ -12,6 +12,7 @@ from agent.topics import RESULT, Topics
 log = logging.getLogger(__name__)
 
 _TELL_AFTER = 1.0
+_LATE = 5.0
 
 
 class Entry(Protocol):
@@ -153,6 +154,8 @@ class Performer:
         self._gate = gate
         self._max_running = max_running
         self._running: set[int] = set()
+        self._late: dict[int, float] = {}
+        """Until when commands wait that nobody performs yet: a local program may be about to connect."""
 
     async def perform(self) -> None:
         """Run what waits, until cancelled; what is running then is ended, and told as interrupted at the next start."""
@@ -166,10 +169,22 @@ class Performer:
                         group.create_task(self._one(entry), name=f"command {entry.name}")
 
     def _may_begin(self, entry: Entry) -> bool:
+        if entry.is_running:
+            return True  # it was interrupted, or is begun anew
         command = self._find(entry.name)
+        if command is None and self._waits_for_a_program(entry):
+            return False
         if command is not None and command.is_urgent:
             return True
         return len(self._running) < self._max_running and (self._gate.is_open or bool(self._gate.refusal))
+
+    def _waits_for_a_program(self, entry: Entry) -> bool:
+        loop = asyncio.get_running_loop()
+        until = self._late.get(entry.number)
+        if until is None:
+            until = self._late[entry.number] = loop.time() + _LATE
+            loop.call_at(until, self._inbox.news.set)
+        return loop.time() < until
 
     async def _one(self, entry: Entry) -> None:
         try:
@@ -180,15 +195,16 @@ class Performer:
             self._replies.end(entry, outcome)
         finally:
             self._running.discard(entry.number)
+            self._late.pop(entry.number, None)
             self._inbox.news.set()
 
     def _turned_away(self, entry: Entry) -> Outcome | None:
         """Return why the command is not run; None: it is."""
         command = self._find(entry.name)
+        if entry.is_running and (command is None or not command.is_idempotent):
+            return Outcome(status=Status.INTERRUPTED, reason="the agent ended while it ran")
         if command is None:
             return Outcome(status=Status.REJECTED, reason=f"there is no command {entry.name}")
-        if entry.is_running and not command.is_idempotent:
-            return Outcome(status=Status.INTERRUPTED, reason="the agent ended while it ran")
         if entry.expires_ts is not None and clock.unix_ms() >= entry.expires_ts:
             return Outcome(status=Status.EXPIRED, reason="it is too old")
         if not command.is_urgent and not self._gate.is_open:

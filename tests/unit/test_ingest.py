@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agent import ingest
+from agent.commands.local import Local
 from agent.errors import StorageError
 from agent.model import Delivery, Stream
 from agent.store.committer import commit
@@ -73,7 +74,15 @@ async def served(folder: Path) -> AsyncIterator[tuple[Path, Outbox]]:
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(commit(outbox, database, until=until))
-            async with ingest.listening(path, outbox, figures=lambda: {"epoch": outbox.epoch}, max_line=MAX_LINE):
+            programs = Local(lambda _name: False, changed=lambda: None)
+            figures = {"epoch": outbox.epoch}
+            async with ingest.listening(path, outbox, programs, figures=lambda: figures, max_line=MAX_LINE):
+                path,
+                outbox,
+                Local(lambda _name: False, changed=lambda: None),
+                figures=lambda: {"epoch": outbox.epoch},
+                max_line=MAX_LINE,
+            ):
                 yield path, outbox
             until.set()
             outbox.stir.set()

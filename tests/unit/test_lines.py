@@ -29,7 +29,7 @@ def test_status_may_be_asked_for() -> None:
         (b"\xff\xfe", "not JSON"),
         (b"[" * 60_000, "not JSON"),
         (b"[1]", "not a JSON object"),
-        (b"{}", "one of the keys stream, event or get"),
+        (b"{}", "one of the keys stream, event, get, commands or result_of"),
         (b'{"stream":"a","event":"b"}', "one of the keys"),
         (b'{"stream":"a","field":{}}', "unknown keys beside stream: field"),
         (b'{"stream":"a/b"}', "stream must be 1 to 64 of"),
