@@ -77,12 +77,6 @@ async def served(folder: Path) -> AsyncIterator[tuple[Path, Outbox]]:
             programs = Local(lambda _name: False, changed=lambda: None)
             figures = {"epoch": outbox.epoch}
             async with ingest.listening(path, outbox, programs, figures=lambda: figures, max_line=MAX_LINE):
-                path,
-                outbox,
-                Local(lambda _name: False, changed=lambda: None),
-                figures=lambda: {"epoch": outbox.epoch},
-                max_line=MAX_LINE,
-            ):
                 yield path, outbox
             until.set()
             outbox.stir.set()
