@@ -81,7 +81,7 @@ def check(arguments: Arguments, given: Mapping[str, object]) -> dict[str, object
         if name in given:
             checked[name] = check_one(name, argument, given[name])
         elif argument.default is not None:
-            checked[name] = argument.default
+            checked[name] = check_one(name, argument, argument.default)
         elif argument.is_required:
             raise ArgumentError(f"{name} is missing")
     return checked

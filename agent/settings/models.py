@@ -9,9 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     field_validator,
@@ -20,24 +18,20 @@ from pydantic import (
 
 from agent.backoff import Strategy
 from agent.model import Delivery, Server, Version
+from agent.settings.commands import CommandsTable
+from agent.settings.table import NAME, NAME_RULE, Table
 from agent.settings.units import Band, Bytes, Number, Seconds, WholeSeconds
 
 BUILTIN_SOURCES = ("cpu", "memory", "disk", "network", "thermal", "host")
 """Sources that start without any settings, each as a stream of its own name."""
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIRECTORIES = ("$STATE_DIRECTORY", "$RUNTIME_DIRECTORY")
 _QOS_2 = 2
 _UNTOLD_WINDOW = 20  # what mosquitto takes by default: its max_inflight_messages
 _URL_RULE = "must be mqtt://HOST, mqtts://HOST (TLS), or one of them with :PORT"
-_NAME_RULE = "must be 1 to 64 of A-Z a-z 0-9 . _ -"
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class TopicsTable(_Table):
+class TopicsTable(Table):
     """[topics]: where everything is published."""
 
     prefix: str = Field(default="device/{device_id}", max_length=1000)
@@ -54,7 +48,7 @@ class TopicsTable(_Table):
         return value
 
 
-class BackoffTable(_Table):
+class BackoffTable(Table):
     """[broker.backoff]: waits between attempts to connect, in seconds."""
 
     strategy: Strategy = Strategy.FULL_JITTER
@@ -88,7 +82,7 @@ _FileOrNone = Annotated[Path | None, BeforeValidator(_none_if_empty)]
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
-class BrokerTable(_Table):
+class BrokerTable(Table):
     """[broker]: where to connect, as whom, and how patiently. Times are in seconds."""
 
     urls: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("mqtt://localhost:1883",)
@@ -190,7 +184,7 @@ def _a_file(path: Path) -> Path:
 _File = Annotated[Path, AfterValidator(_a_file)]
 
 
-class OutboxTable(_Table):
+class OutboxTable(Table):
     """[outbox]: what is kept until it is delivered, and for how long it counts as fresh. Times are in seconds."""
 
     path: _File = Path("$STATE_DIRECTORY/outbox.db")
@@ -201,7 +195,7 @@ class OutboxTable(_Table):
     compress: bool = False
 
 
-class DefaultsTable(_Table):
+class DefaultsTable(Table):
     """[ingest.defaults]: how the records are delivered of streams that have no table."""
 
     delivery: Delivery = Delivery.STORED
@@ -248,7 +242,7 @@ class StreamTable(DefaultsTable):
     interval: Seconds = Field(default=10.0, ge=0.05, le=86_400)
 
 
-class IngestTable(_Table):
+class IngestTable(Table):
     """[ingest]: the local socket."""
 
     socket: _File = Path("$RUNTIME_DIRECTORY/roamd.sock")
@@ -256,19 +250,19 @@ class IngestTable(_Table):
     defaults: DefaultsTable = DefaultsTable()
 
 
-class HealthTable(_Table):
+class HealthTable(Table):
     """[health]: the agent's own figures; an interval of 0 turns them off."""
 
     interval: Seconds = Field(default=60.0, ge=0, le=86_400)
 
 
-class LogTable(_Table):
+class LogTable(Table):
     """[log]: how much is told."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Settings(_Table):
+class Settings(Table):
     """Everything that can be set."""
 
     device_id: str
@@ -277,6 +271,7 @@ class Settings(_Table):
     outbox: OutboxTable = OutboxTable()
     streams: Mapping[str, StreamTable] = Field(default_factory=dict)
     ingest: IngestTable = IngestTable()
+    commands: CommandsTable = CommandsTable()
     health: HealthTable = HealthTable()
     log: LogTable = LogTable()
 
@@ -296,8 +291,8 @@ class Settings(_Table):
     @field_validator("device_id")
     @classmethod
     def _name(cls, value: str) -> str:
-        if not _NAME.fullmatch(value):
-            raise ValueError(_NAME_RULE)
+        if not NAME.fullmatch(value):
+            raise ValueError(NAME_RULE)
         return value
 
     @field_validator("streams", mode="before")
@@ -314,8 +309,8 @@ class Settings(_Table):
     @classmethod
     def _stream_names(cls, value: Mapping[str, StreamTable]) -> Mapping[str, StreamTable]:
         for name in value:
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"stream {name!r} {_NAME_RULE}")
+            if not NAME.fullmatch(name):
+                raise ValueError(f"stream {name!r} {NAME_RULE}")
         return value
 
     @model_validator(mode="after")
