@@ -92,6 +92,8 @@ def test_the_reason_names_the_argument_and_what_it_may_be() -> None:
     assert refused(SPEED) == "speed is missing"
     assert refused(SPEED, speed="fast") == "speed must be a number"
     assert refused(SPEED, speed=True) == "speed must be a number"
+    assert refused(one("integer"), x=False) == "x must be an integer"
+    assert refused(one("boolean"), x=1) == "x must be a boolean"
     assert refused(SPEED, speed=None) == "speed must be a number"
     assert refused(SPEED, speed=0) == "speed = 0 is below the minimum, 0.1"
     assert refused(SPEED, speed=2.5) == "speed = 2.5 is above the maximum, 2"

@@ -99,6 +99,27 @@ def test_what_is_not_known_is_told(pattern: str, told: str) -> None:
     assert told in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found", "not_found"),
+    [
+        ("^a{2,}$", ["aa", "aaaaa"], ["a", ""]),
+        ("^a{2}$", ["aa"], ["a", "aaa"]),
+        ("^(ab){1,2}$", ["ab", "abab"], ["", "ababab", "aba"]),
+        ("^(a|b)?c*$", ["", "a", "bcc"], ["ab", "d"]),
+        (r"^\w\d\W$", ["a1 ", "_0\u00e4"], ["\u00e41 ", "a\u0661 "]),
+        ("b", ["abc", "b"], ["", "ac"]),
+        ("^b", ["bc"], ["ab"]),
+        ("b$", ["ab"], ["bc"]),
+        ("", ["", "a"], []),
+        ("^$", [""], ["a"]),
+        (r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", ["01234567-89ab-cdef-0123-456789abcdef"], ["01234567"]),
+    ],
+)
+def test_what_is_found(pattern: str, found: list[str], not_found: list[str]) -> None:
+    one = Pattern(pattern)
+    assert [text for text in (*found, *not_found) if one.matches(text)] == found
+
+
 def test_the_end_is_the_end_and_no_newline_before_it() -> None:
     assert not Pattern("^a$").matches("a\n")
     assert Pattern(r"a\$").matches("xa$y")
