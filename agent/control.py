@@ -10,6 +10,7 @@ from typing import Any
 from agent import __version__, clock
 from agent.commands.builtin import builtins
 from agent.commands.local import Local
+from agent.commands.table import described
 from agent.link.session import Session
 from agent.model import Confirm, Delivery, Sample
 from agent.perform import Command, Performer, Replies
@@ -82,7 +83,10 @@ class Control:
             on_timeout=OnTimeout(settings.resync.on_timeout),
             qos=settings.commands.qos,
         )
-        self._commands: dict[str, Command] = {**builtins(self._resync, self._flush)}
+        own = builtins(self._resync, self._flush)
+        programs = {command.name: command for command in settings.commands.commands}
+        self._commands: dict[str, Command] = {**programs, **own}
+        self._described = described({name: command.arguments for name, command in (programs | own).items()})
         self.local = Local(self._commands.__contains__, changed=self._offered)
         replies = Replies(self._inbox, outbox, topics=topics)
         self._receiver = Receiver(
@@ -159,7 +163,7 @@ class Control:
                 "clock": "synced" if clock.is_synced() else "unsynced",
             },
         )
-        self._resync.report("commands", sorted(self._commands))
+        self._resync.report("commands", self._described)
 
     def _keep_reported(self) -> asyncio.Future[None]:
         documents.put(self.book, "reported", self._reported.version, self._reported.parts)

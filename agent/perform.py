@@ -169,9 +169,9 @@ class Performer:
                         group.create_task(self._one(entry), name=f"command {entry.name}")
 
     def _may_begin(self, entry: Entry) -> bool:
-        if entry.is_running:
-            return True  # it was interrupted, or is begun anew
         command = self._find(entry.name)
+        if _is_interrupted(entry, command):
+            return True
         if command is None and self._waits_for_a_program(entry):
             return False
         if command is not None and command.is_urgent:
@@ -201,7 +201,7 @@ class Performer:
     def _turned_away(self, entry: Entry) -> Outcome | None:
         """Return why the command is not run; None: it is."""
         command = self._find(entry.name)
-        if entry.is_running and (command is None or not command.is_idempotent):
+        if _is_interrupted(entry, command):
             return Outcome(status=Status.INTERRUPTED, reason="the agent ended while it ran")
         if command is None:
             return Outcome(status=Status.REJECTED, reason=f"there is no command {entry.name}")
@@ -225,6 +225,11 @@ class Performer:
             if not running.done():
                 self._replies.tell(entry, Outcome(status=Status.ACCEPTED))
         return running.result()
+
+
+def _is_interrupted(entry: Entry, command: Command | None) -> bool:
+    """Tell whether an earlier process began the command, and it must not be begun again."""
+    return entry.is_running and (command is None or not command.is_idempotent)
 
 
 def _told(outcome: Outcome) -> str:

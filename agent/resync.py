@@ -205,8 +205,8 @@ class Resync:
             self._stir.clear()
             version = self._reported.version
             if self._published != (link.server, version):
+                payload = encode.document(self.document())  # what is told is what is made durable
                 await self._keep_reported()
-                payload = encode.document(self.document())
                 code = await link.publish(Message(topic=self._topics.state, payload=payload, retain=True))
                 if code >= reasons.GRANTED_BELOW:
                     log.error("the broker refuses the state: %s", reasons.describe(code))

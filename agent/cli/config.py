@@ -56,11 +56,11 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, Enum):
         return _toml(value.value)
-    if isinstance(value, PurePath):
-        return _toml(str(value))
-    if isinstance(value, str):
+    if isinstance(value, str | PurePath):
         # TOML's basic strings have JSON's escapes, but for DEL.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_bare(key)} = {_toml(one)}' for key, one in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return repr(value)

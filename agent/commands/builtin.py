@@ -5,24 +5,27 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agent import __version__, clock
+from agent.arguments import Arguments
+from agent.commands.table import BUILTIN, refusal
 from agent.model import Outcome, Status
+
+_URGENT = frozenset({"ping", "get_state"})
 
 Run = Callable[[Mapping[str, Any]], Awaitable[Outcome]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Builtin:
-    """A command of the agent's own; all of them may be run again. `keys` are the arguments that it knows."""
+    """A command of the agent's own; all of them may be run again."""
 
     does: Run
-    keys: frozenset[str] = frozenset()
+    arguments: Arguments
     is_urgent: bool = False
     is_idempotent: bool = True
 
     def refusal(self, args: Mapping[str, Any]) -> str:
         """Return what is wrong with the arguments; empty for nothing."""
-        unknown = sorted(args.keys() - self.keys)
-        return f"unknown arguments: {', '.join(unknown)[:200]}" if unknown else ""
+        return refusal(self.arguments, args)
 
     async def run(self, args: Mapping[str, Any], *, command_id: str) -> Outcome:  # noqa: ARG002  programs need it
         """Run it."""
@@ -56,10 +59,8 @@ def builtins(state: State, flush: Callable[[], Awaitable[Mapping[str, object]]])
     async def replay(_args: Mapping[str, Any]) -> Outcome:
         return Outcome(status=Status.REJECTED, reason="no delivered records are kept here")
 
+    does = {"ping": ping, "get_state": get_state, "set_desired": set_desired, "flush": flushed, "replay": replay}
     return {
-        "ping": Builtin(does=ping, is_urgent=True),
-        "get_state": Builtin(does=get_state, is_urgent=True),
-        "set_desired": Builtin(does=set_desired, keys=frozenset({"version", "desired"})),
-        "flush": Builtin(does=flushed),
-        "replay": Builtin(does=replay, keys=frozenset({"stream", "from_ts", "to_ts"})),
+        name: Builtin(does=does[name], arguments=arguments, is_urgent=name in _URGENT)
+        for name, arguments in BUILTIN.items()
     }

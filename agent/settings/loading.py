@@ -169,20 +169,23 @@ def _variable(key: Key) -> str:
 
 
 def _known_variables(like: str) -> list[str]:
-    """Return all names of variables there are, with the stream's name that `like` has."""
+    """Return all names of variables there are, with the stream's or command's name that `like` has."""
     match like.removeprefix(_PREFIX).split("__"):
-        case ["STREAMS", stream, _]:
-            return [_variable(key) for key in _keys(Settings, (), stream)]
+        case ["STREAMS" | "COMMANDS", name, _]:
+            return [_variable(key) for key in _keys(Settings, (), name)]
     return [_variable(key) for key in _keys(Settings, (), "NAME")]
 
 
-def _keys(model: type[BaseModel], at: Key, stream: str) -> Iterator[Key]:
+def _keys(model: type[BaseModel], at: Key, own: str) -> Iterator[Key]:
+    """Return the keys of a table and of those in it; `own` stands for the names that users give."""
     for name, field in model.model_fields.items():
-        inner = _inner_model(field.annotation)
+        inner = _inner_model(field.annotation) if len(at) + 1 < _DEEPEST else None
         if inner is None:
             yield (*at, name)
         else:
-            yield from _keys(inner, (*at, name) if inner is field.annotation else (*at, name, stream), stream)
+            yield from _keys(inner, (*at, name) if inner is field.annotation else (*at, name, own), own)
+    if (named := _named_model(model)) is not None:
+        yield from _keys(named, (*at, own), own)
 
 
 # What is wrong.
@@ -194,6 +197,7 @@ _WORDS = {
     "dict_type": "must be a table",
     "tuple_type": "must be a list",
     "path_type": "must be a path",
+    "missing": "is missing",
 }
 
 
@@ -201,7 +205,8 @@ def _explained(error: Any, origins: Origins) -> str:  # noqa: ANN401  pydantic's
     key = tuple(str(part) for part in error["loc"])
     where = next((origins[key[:n]] for n in range(len(key), 0, -1) if key[:n] in origins), "built-in default")
     dotted = ".".join(map(_shown, key))
-    if error["type"] == "extra_forbidden":
+    is_no_table = error["type"] in {"model_type", "model_attributes_type"} and _named_model(_model_at(key[:-1])[0])
+    if error["type"] == "extra_forbidden" or (is_no_table and key[-1] not in _model_at(key[:-1])[0].model_fields):
         return f"{where}: unknown key {dotted}{_nearest(key[-1], *_model_at(key[:-1]))}"
     why = _WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     for pydantic in ("Input should", "String should"):
@@ -224,6 +229,8 @@ def _model_at(key: Key) -> tuple[type[BaseModel], Key]:
     for part in key:
         if part in model.model_fields:
             model = _inner_model(model.model_fields[part].annotation) or model
+        else:
+            model = _named_model(model) or model
     return model, key
 
 
@@ -233,6 +240,11 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401  a 
         if isinstance(one, type) and issubclass(one, BaseModel):
             return one
     return None
+
+
+def _named_model(model: type[BaseModel]) -> type[BaseModel] | None:
+    """Return the model of the tables that have names of their own beside a table's keys."""
+    return _inner_model(model.__annotations__.get("__pydantic_extra__"))
 
 
 def _nearest(name: str, model: type[BaseModel], at: Key) -> str:

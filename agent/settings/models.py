@@ -19,18 +19,16 @@ from pydantic import (
 from agent.backoff import Strategy
 from agent.model import Confirm, Delivery, Server, Version
 from agent.settings.commands import CommandsTable
-from agent.settings.table import Table
+from agent.settings.table import NAME, NAME_RULE, Table
 from agent.settings.units import Band, Bytes, Number, Seconds, WholeSeconds
 
 BUILTIN_SOURCES = ("cpu", "memory", "disk", "network", "thermal", "host")
 """Sources that start without any settings, each as a stream of its own name."""
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIRECTORIES = ("$STATE_DIRECTORY", "$RUNTIME_DIRECTORY")
 _QOS_2 = 2
 _UNTOLD_WINDOW = 20  # what mosquitto takes by default: its max_inflight_messages
 _URL_RULE = "must be mqtt://HOST, mqtts://HOST (TLS), or one of them with :PORT"
-_NAME_RULE = "must be 1 to 64 of A-Z a-z 0-9 . _ -"
 
 
 class TopicsTable(Table):
@@ -315,8 +313,8 @@ class Settings(Table):
     @field_validator("device_id")
     @classmethod
     def _name(cls, value: str) -> str:
-        if not _NAME.fullmatch(value):
-            raise ValueError(_NAME_RULE)
+        if not NAME.fullmatch(value):
+            raise ValueError(NAME_RULE)
         return value
 
     @field_validator("streams", mode="before")
@@ -333,8 +331,8 @@ class Settings(Table):
     @classmethod
     def _stream_names(cls, value: Mapping[str, StreamTable]) -> Mapping[str, StreamTable]:
         for name in value:
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"stream {name!r} {_NAME_RULE}")
+            if not NAME.fullmatch(name):
+                raise ValueError(f"stream {name!r} {NAME_RULE}")
         return value
 
     @model_validator(mode="after")

@@ -121,6 +121,8 @@ def test_config_show_prints_toml_that_loads_again_to_the_same_settings(tmp_path:
     config.write_text(
         f'[broker]\nusername = "Ünä \\" \\\\ \\u0007 \\u007F 🤖"\npassword_file = "{password}"\nsession_expiry = "7d"\n'
         '[broker.backoff]\nstrategy = "fixed"\n[streams.cpu]\nenabled = false\n[streams."a.b"]\ndelivery = "live"\n'
+        '[commands."dock.1"]\nargv = ["dock", "{x}"]\nenvironment = { A = "\\"" }\n'
+        'args.x = { type = "array", items = { type = "object" }, default = [{ "a b" = [true, { c = 1.5 }] }] }\n'
     )
     environ = {"STATE_DIRECTORY": "/s", "ROAMD_DEVICE_ID": "rover", "ROAMD_BROKER__URLS": "mqtt://[::1]:1884"}
     told = run("config", "show", "--config", config, PYTHONIOENCODING="ascii", **environ)

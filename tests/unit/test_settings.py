@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agent.errors import SettingsError
 from agent.settings import BUILTIN_SOURCES
+from agent.settings.commands import CommandTable
 from tests.support.agent_process import Setting, toml
 from tests.support.machine import DELIVERY, STREAM, Machine
 
@@ -31,7 +32,7 @@ DEFAULTS = {
                "backlog_rate": 0, "compress": False, "confirm": "broker"},
     "streams": {name: {"source": name, **STREAM} for name in ("cpu", "memory", "disk", "network", "thermal", "host")},
     "ingest": {"socket": Path("/run/roamd/roamd.sock"), "max_line": 64 * 1024, "defaults": DELIVERY},
-    "commands": {"max_running": 4, "max_age": 3600.0, "remember": 604_800.0, "qos": 1},
+    "commands": {"max_running": 4, "max_age": 300.0, "remember": 604_800.0, "qos": 1},
     "resync": {"timeout": 10.0, "on_timeout": "proceed", "every": 60.0, "remote": ("streams.*.interval",)},
     "health": {"interval": 60.0},
     "log": {"level": "info"},
@@ -211,6 +212,15 @@ def test_the_examples_in_the_example_are_valid(machine: Machine) -> None:
     settings = machine.settings(re.sub(r"^#     (?=[a-z[])", "", text, flags=re.MULTILINE))
     assert settings.device_id == "rover-7"
     assert settings.streams["imu"].delivery == "live"
+    assert set(settings.commands.programs["dock"].args) == {"speed", "berth", "lights"}
+
+
+def test_the_example_tells_every_setting_of_a_command_with_its_true_default(machine: Machine) -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    given = machine.settings(re.sub(r"^#     (?=[a-z[])", "", text, flags=re.MULTILINE)).commands.programs["dock"]
+    assert given.model_fields_set == set(CommandTable.model_fields)
+    plain = CommandTable(argv=("x",)).model_dump(exclude={"argv", "environment", "args"})
+    assert given.model_dump(exclude={"argv", "environment", "args"}) == plain
 
 
 def test_the_example_fits_a_terminal_and_is_ascii() -> None:
