@@ -20,6 +20,7 @@ from gmqtt.mqtt.utils import ConnectionState
 
 from agent import clock, reasons
 from agent.errors import Cause, LinkDownError
+from agent.link.packets import received
 from agent.link.progress import RoundTrip
 from agent.link.protocol import Protocol
 from agent.link.states import Answered, Event, Proven
@@ -62,10 +63,6 @@ class _OwnIds:
 
 
 _own_ids = _OwnIds()
-
-
-def _first(properties: dict[str, Any], name: str) -> Any:  # noqa: ANN401  as the property is
-    return properties.get(name, [None])[0]
 
 
 async def _nothing(*_args: object, **_kwargs: object) -> None:
@@ -389,19 +386,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
             # At QoS 1 the server must not send more than our Receive Maximum (MQTT 5 section 4.9).
             self.down(LinkDownError("the broker sends faster than it was allowed to", cause=Cause.MALFORMED))
             return
-        self.inbound.put_nowait(
-            Inbound(
-                topic=topic,
-                payload=payload,
-                qos=qos,
-                retain=bool(properties["retain"]),
-                dup=bool(properties["dup"]),
-                packet_id=packet_id,
-                response_topic=_first(properties, "response_topic"),
-                correlation_data=_first(properties, "correlation_data"),
-                expiry=_first(properties, "message_expiry_interval"),
-            )
-        )
+        self.inbound.put_nowait(received(topic, payload, qos, properties, packet_id))
 
     def _reading_ended(self, reading: asyncio.Task[None]) -> None:
         if not reading.cancelled() and (exc := reading.exception()) is not None:

@@ -5,16 +5,16 @@ encoder once, so that no packet asks for the version.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 from gmqtt.mqtt.package import PackageFactory
 from gmqtt.mqtt.utils import pack_variable_byte_integer
 
-from agent.model import Message, Version
+from agent.model import Inbound, Message, Version
 
 _PUBLISH = 0x30
 _DUP = 0x08
@@ -103,6 +103,28 @@ def size_311(message: Message) -> int:
 def pubrel_311(packet_id: int, _reason_code: int) -> bytes:
     """Return a PUBREL packet."""
     return b"\x62\x02" + packet_id.to_bytes(2, "big")
+
+
+# What is received.
+
+
+def received(topic: str, payload: bytes, qos: int, properties: Mapping[str, Any], packet_id: int | None) -> Inbound:
+    """Return a PUBLISH that gmqtt has parsed: each of its properties is a list, but for the flags."""
+
+    def first(name: str) -> Any:  # noqa: ANN401  as the property is
+        return properties.get(name, [None])[0]
+
+    return Inbound(
+        topic=topic,
+        payload=payload,
+        qos=qos,
+        retain=bool(properties["retain"]),
+        dup=bool(properties["dup"]),
+        packet_id=packet_id,
+        response_topic=first("response_topic"),
+        correlation_data=first("correlation_data"),
+        expiry=first("message_expiry_interval"),
+    )
 
 
 # What both are made of.

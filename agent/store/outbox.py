@@ -15,7 +15,7 @@ from agent.model import Confirm, Delivery, Record, Sample, Stream
 from agent.store import losses
 from agent.store.channels import Channel, Channels
 from agent.store.commit import Commit
-from agent.store.database import Counts, Database, Row
+from agent.store.database import Counts, Database
 from agent.store.live import Live
 from agent.store.memory import Memory
 from agent.store.pages import Pages
@@ -58,7 +58,8 @@ class Outbox:
         self._device_id = device_id
         self._row = last_row
         self._channels = Channels(streams, counts, default=default)
-        self._pages = Pages(self._channels)
+        self._held: set[int] = set()
+        self._pages = Pages(self._channels, held=self._held, epoch=epoch)
         self._unconfirmed = Unconfirmed(database, self._channels) if confirm is Confirm.CONTROLLER else None
         self._interval = min(commit_interval, fresh_for)
         self._fresh = Fresh(fresh_for)
@@ -67,7 +68,6 @@ class Outbox:
         self._synced: dict[int, Record] = {}
         self._memory = Memory()
         self._writing: dict[int, Record] = {}
-        self._held: set[int] = set()
         self._overdue: list[Record] = []
         self._settled: list[Record] = []
         self._refused: list[tuple[Record, int, str]] = []
@@ -196,18 +196,7 @@ class Outbox:
         with self._pages.reading() as freed:
             rows, is_end = await self._database.page(after=page.after, streams=page.streams)
         self._pages.brought(page, last=rows[-1][0] if rows else None, is_end=is_end)
-        return self._records(row for row in rows if row[0] not in freed)
-
-    def _records(self, rows: Iterable[Row]) -> list[Record]:
-        """Return those rows as records that the disk alone owned: from now on they are the caller's."""
-        records = []
-        for row, number, epoch, seq, ts, taken_ms, tail in rows:
-            if row not in self._held:
-                self._held.add(row)
-                taken = taken_ms / 1000 if epoch == self.epoch else _LONG_AGO
-                stream = self._channels.numbered(number).stream
-                records.append(Record(row=row, stream=stream, epoch=epoch, seq=seq, ts=ts, taken=taken, tail=tail))
-        return records
+        return self._pages.records(row for row in rows if row[0] not in freed)
 
     async def confirm(self, stream: str, ranges: Sequence[Sequence[int]]) -> None:
         """End what waits on the disk of a stream and is in these ranges: the controller has it. Raises StorageError.
@@ -218,7 +207,7 @@ class Outbox:
             return
         with self._pages.reading() as freed:
             rows = await self._database.within(self._channels[stream].counts.id, ranges)
-        self._settle(self._records(row for row in rows if row[0] not in freed))
+        self._settle(self._pages.records(row for row in rows if row[0] not in freed))
         if self._unconfirmed is not None:
             if lacking := await self._unconfirmed.answered(stream, ranges):
                 self._waiting += lacking

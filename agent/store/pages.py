@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from agent.model import Record
 from agent.store.channels import Channels
+from agent.store.database import Row
+
+_LONG_AGO = float("-inf")  # an earlier start's monotonic times say nothing to this one
 
 
 @dataclass(slots=True)
@@ -28,11 +31,14 @@ class Page:
 class Pages:
     """The way through the rows, for each priority from the oldest to the newest.
 
-    `unfinished` holds the priorities of which there may be rows that were not brought yet.
+    `held` are the rows that somebody has, `epoch` is this process's. `unfinished` holds the priorities of which there
+    may be rows that were not brought yet.
     """
 
-    def __init__(self, channels: Channels) -> None:
+    def __init__(self, channels: Channels, *, held: set[int], epoch: int) -> None:
         self._channels = channels
+        self._held = held
+        self._epoch = epoch
         self._cursors: dict[int, _Cursor] = {}
         self._readings: list[set[int]] = []
         self.unfinished = {channel.stream.priority for channel in channels if channel.counts.waiting}
@@ -57,6 +63,17 @@ class Pages:
             cursor.after = last
         if is_end:
             self.unfinished.discard(page.priority)
+
+    def records(self, rows: Iterable[Row]) -> list[Record]:
+        """Return those rows as records that the disk alone owned: from now on they are held."""
+        records = []
+        for row, number, epoch, seq, ts, taken_ms, tail in rows:
+            if row not in self._held:
+                self._held.add(row)
+                taken = taken_ms / 1000 if epoch == self._epoch else _LONG_AGO
+                stream = self._channels.numbered(number).stream
+                records.append(Record(row=row, stream=stream, epoch=epoch, seq=seq, ts=ts, taken=taken, tail=tail))
+        return records
 
     @contextmanager
     def reading(self) -> Iterator[set[int]]:
