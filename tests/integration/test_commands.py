@@ -357,3 +357,36 @@ async def test_no_more_programs_run_at_once_than_the_settings_allow_and_a_ping_w
             ("0", "accepted"), ("1", "accepted"), ("p", "succeeded"),
         ]  # fmt: skip
         await stopped(robot)
+
+
+async def test_a_result_that_was_not_acknowledged_is_told_by_the_next_process(
+    scripted: ScriptedBroker, state_dir: Path
+) -> None:
+    async with agent(state_dir, scripted) as robot:
+        await subscribed(scripted)
+        async with scripted.dropping_acks():
+            send(scripted, "ping", {"id": "a"})
+            [first] = await answer(scripted)
+            await robot.kill()
+        scripted.expect_client_memory_lost()
+        await robot.start()
+        first, second = await answer(scripted, 2)
+        assert first == second
+        await stopped(robot)
+
+
+async def test_with_clean_start_everything_is_subscribed_again_at_each_connect(
+    scripted: ScriptedBroker, state_dir: Path
+) -> None:
+    async with agent(state_dir, scripted, broker__clean_start=True) as robot:
+        for count in (1, 2):
+            await subscribed(scripted)
+            send(scripted, "ping", {"id": str(count)})
+            await answer(scripted, count)
+            assert scripted.connection.connack is not None
+            assert not scripted.connection.connack.session_present
+            connections = len(scripted.connections)
+            scripted.connection.abort()
+            await scripted.wait_for(lambda: len(scripted.connections) > connections)  # noqa: B023  used at once
+        await stopped(robot)
+    assert scripted.violations == []
