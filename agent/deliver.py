@@ -53,7 +53,7 @@ class Link(Protocol):
     @property
     def is_clear(self) -> bool: ...  # noqa: D102
     @property
-    def own_in_flight(self) -> int: ...  # noqa: D102
+    def own(self) -> int: ...  # noqa: D102
     @property
     def ended(self) -> asyncio.Future[LinkDownError]: ...  # noqa: D102
     def listen(  # noqa: D102
@@ -163,8 +163,8 @@ class Delivery:
 
     def _set_limit(self, link: Link) -> None:
         """Leave room for the packets that the session sends for itself (MQTT 5 section 4.9)."""
-        most = min(self._most_in_flight, link.limits.receive_maximum - link.own_in_flight)
-        self._window.limit = 1 if self._suspicion.is_on else max(1, most)
+        most = min(self._most_in_flight, link.limits.receive_maximum - link.own)
+        self._window.limit = min(1, most) if self._suspicion.is_on else most
 
     def _look_for_poison(self, end: LinkDownError, limits: Limits) -> None:
         in_flight, waiting = self._window.parcels(), len(self._again.unanswered)

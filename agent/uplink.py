@@ -161,11 +161,9 @@ class Uplink:
                     await self._say_goodbye(session)
 
     async def _deliver(self, session: Session) -> None:
-        """Say that the agent is there, and deliver; records wait for the answer only where there is no room beside."""
+        """Say that the agent is there, and deliver."""
         online = report.online(self._topics, epoch=self._outbox.epoch, connection=self.connection.number)
-        answer = session.submit(online)
-        if not session.has_room:
-            await answer
+        session.submit(online)
         await self._delivery.over(session)
 
     async def _report(self, session: Session) -> None:
@@ -178,15 +176,14 @@ class Uplink:
         with suppress(TimeoutError):
             async with asyncio.timeout(_ANSWER_WITHIN):
                 await session.answered.wait()
-        if session.has_room:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_ANSWER_WITHIN):
-                    message = report.offline(
-                        self._topics,
-                        epoch=self._outbox.epoch,
-                        connection=self.connection.number,
-                        reason="stopped",
-                    )
-                    await session.publish(message)
-                    told = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWER_WITHIN):
+                message = report.offline(
+                    self._topics,
+                    epoch=self._outbox.epoch,
+                    connection=self.connection.number,
+                    reason="stopped",
+                )
+                await session.publish(message)
+                told = True
         await session.finish(within=_CLOSE_WITHIN, publish_will=not told)

@@ -9,6 +9,7 @@ import itertools
 import logging
 import struct
 import termios
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -122,6 +123,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         self.at_eof = False
         self._progress_at = self.last_in
         self._own: dict[int, asyncio.Future[int]] = {}
+        self._own_waiting: deque[asyncio.Future[None]] = deque()
         self._subacks: dict[int, asyncio.Future[tuple[int, ...]]] = {}
         self._transport: asyncio.Transport | None = None
         self._wire: asyncio.Transport | None = None
@@ -172,7 +174,12 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         if self.ended.done():
             return
         self.ended.set_result(why)
-        waiters: list[asyncio.Future[Any]] = [self.connack, *self._own.values(), *self._subacks.values()]
+        waiters: list[asyncio.Future[Any]] = [
+            self.connack,
+            *self._own.values(),
+            *self._own_waiting,
+            *self._subacks.values(),
+        ]
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(why)
@@ -235,9 +242,19 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         return packet_id, answer
 
     @property
-    def own_in_flight(self) -> int:
-        """How many of the session's own packets have no answer yet."""
-        return len(self._own)
+    def own(self) -> int:
+        """How many of the session's own packets have no answer yet, or wait to be sent."""
+        return len(self._own) + len(self._own_waiting)
+
+    async def room(self, receive_maximum: int) -> None:
+        """Wait until one more packet stays within the server's Receive Maximum; who comes first goes first."""
+        while self.unanswered >= receive_maximum:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._own_waiting.append(turn)
+            try:
+                await turn
+            finally:
+                self._own_waiting.remove(turn)
 
     async def suback(self, packet_id: int) -> tuple[int, ...]:
         """Wait for the reason codes of the SUBSCRIBE with this identifier."""
@@ -293,6 +310,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         self._count_answer()
         if not answer.done():
             answer.set_result(reason_code)
+        self.cleared()
 
     def _half_answered(self, data: bytes) -> None:
         packet_id, reason_code = _acknowledgement(data)
@@ -317,6 +335,8 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
     def _count_answer(self) -> None:
         self.progressed(self.last_in)
         self.unanswered = max(0, self.unanswered - 1)
+        if self._own_waiting and not self._own_waiting[0].done():
+            self._own_waiting[0].set_result(None)
         if not self.unanswered:
             self.answered.set()
         if not self.proven:

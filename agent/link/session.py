@@ -31,6 +31,7 @@ _EXACTLY_ONCE = 2
 _NORMAL = 0x00
 _WITH_WILL = 0x04
 _NOT_FOUND = 0x92
+_TOO_LARGE = 0x95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +87,9 @@ class Session:
         return not (self._handler.choked or self._handler.is_over)
 
     @property
-    def own_in_flight(self) -> int:
-        """How many packets that the session sent for itself have no answer yet."""
-        return self._handler.own_in_flight
+    def own(self) -> int:
+        """How many packets that the session sends for itself have no answer yet, or wait to be sent."""
+        return self._handler.own
 
     def listen(
         self,
@@ -150,11 +151,6 @@ class Session:
         """Set while no packet awaits its acknowledgement."""
         return self._handler.answered
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more packet stays within the server's Receive Maximum (MQTT 5 section 4.9)."""
-        return self._handler.unanswered < self.limits.receive_maximum
-
     def tell(self, message: Message) -> None:
         """Send a message at QoS 0, if the server takes one of its size."""
         if self.takes(message):
@@ -163,20 +159,24 @@ class Session:
             log.debug("%s is not published: it is larger than the broker takes", message.topic)
 
     async def publish(self, message: Message) -> int:
-        """Publish as `submit` does, and return the server's reason code. Raises LinkDownError."""
+        """Publish as `submit` does, once there is room, and return the server's reason code. Raises LinkDownError."""
+        await self._handler.room(self.limits.receive_maximum)
         return await self.submit(message)
 
     def submit(self, message: Message) -> asyncio.Future[int]:
-        """Send at QoS 1, as far as the server allows; the result is its reason code, or LinkDownError."""
+        """Send at QoS 1, as far as the server allows; the result is its reason code, or LinkDownError.
+
+        What is larger than the server's Maximum Packet Size is not sent: its reason code is 0x95.
+        """
         message = replace(
             message,
             qos=min(message.qos, self.limits.maximum_qos),
             retain=message.retain and self.limits.retain_available,
         )
-        if message.qos == 0:
-            self.send([(0, False, message)])
+        if message.qos == 0 or not self.takes(message):
             answer = asyncio.get_running_loop().create_future()
-            answer.set_result(_NORMAL)
+            answer.set_result(_NORMAL if self.takes(message) else _TOO_LARGE)
+            self.tell(message)
             return answer
         packet_id, answer = self._handler.own_packet()
         self.send([(packet_id, False, message)])
