@@ -80,6 +80,8 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         state: ConnectionState,
         round_trip: RoundTrip | None = None,
         tell: Callable[[Event], None] = lambda _event: None,
+        *,
+        receive_maximum: int = 100,
     ) -> None:
         super().__init__(
             connack_event=asyncio.Event(),
@@ -118,6 +120,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         """Whether DISCONNECT was sent, after which nothing may follow (section 3.14.4)."""
         self.is_probed = False
         """Whether the next packet is an answer that somebody waits for, whatever it is."""
+        self._receive_maximum = receive_maximum
         self._round_trip = round_trip
         self._timed: int | None = None
         """The packet whose answer is timed, since `_timed_at`: one at a time."""
@@ -382,10 +385,10 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
     def _received(
         self, topic: str, payload: bytes, qos: int, properties: dict[str, Any], packet_id: int | None
     ) -> None:
-        if self.inbound.qsize() >= _MOST_INBOUND:
-            if packet_id is None:
-                log.warning("a message on %s is dropped: %d wait already", topic, _MOST_INBOUND)
-                return
+        if packet_id is None and self.inbound.qsize() >= _MOST_INBOUND:
+            log.warning("a message on %s is dropped: %d wait already", topic, _MOST_INBOUND)
+            return
+        if self.inbound.qsize() >= _MOST_INBOUND + self._receive_maximum:
             # At QoS 1 the server must not send more than our Receive Maximum (MQTT 5 section 4.9).
             self.down(LinkDownError("the broker sends faster than it was allowed to", cause=Cause.MALFORMED))
             return
