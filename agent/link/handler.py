@@ -20,6 +20,7 @@ from gmqtt.mqtt.utils import ConnectionState
 
 from agent import clock, reasons
 from agent.errors import Cause, LinkDownError
+from agent.link.inbox import Inbox
 from agent.link.progress import RoundTrip
 from agent.link.protocol import Protocol
 from agent.link.states import Answered, Event, Proven
@@ -31,7 +32,6 @@ logging.getLogger("gmqtt").setLevel(logging.ERROR)  # it tells of each lost conn
 OWN_PACKET_IDS = range(60_001, 65_536)
 """Packet identifiers of what a session sends for itself; those below belong to the outbox's rows."""
 
-_MOST_INBOUND = 1_000
 _PUBACK = 0x40
 _PUBREC = 0x50
 _PUBCOMP = 0x70
@@ -80,8 +80,6 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         state: ConnectionState,
         round_trip: RoundTrip | None = None,
         tell: Callable[[Event], None] = lambda _event: None,
-        *,
-        receive_maximum: int = 100,
     ) -> None:
         super().__init__(
             connack_event=asyncio.Event(),
@@ -103,7 +101,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         self.state = state
         self.ended: asyncio.Future[LinkDownError] = loop.create_future()
         self.connack: asyncio.Future[Connack] = loop.create_future()
-        self.inbound: asyncio.Queue[Inbound | Released] = asyncio.Queue()
+        self.inbound = Inbox()
         self.acknowledged: Callable[[int, int], bool] = lambda _packet_id, _code: False
         self.completed: Callable[[int], bool] = lambda _packet_id: False
         self.received: Callable[[int, int], None] = lambda _packet_id, _code: None
@@ -120,7 +118,6 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         """Whether DISCONNECT was sent, after which nothing may follow (section 3.14.4)."""
         self.is_probed = False
         """Whether the next packet is an answer that somebody waits for, whatever it is."""
-        self._receive_maximum = receive_maximum
         self._round_trip = round_trip
         self._timed: int | None = None
         """The packet whose answer is timed, since `_timed_at`: one at a time."""
@@ -380,19 +377,12 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
 
     def _handle_pubrel_packet(self, _cmd: int, packet: bytes) -> None:
         packet_id, _ = _acknowledgement(packet)
-        self.inbound.put_nowait(Released(packet_id=packet_id))
+        self.inbound.offer(Released(packet_id=packet_id))
 
     def _received(
         self, topic: str, payload: bytes, qos: int, properties: dict[str, Any], packet_id: int | None
     ) -> None:
-        if packet_id is None and self.inbound.qsize() >= _MOST_INBOUND:
-            log.warning("a message on %s is dropped: %d wait already", topic, _MOST_INBOUND)
-            return
-        if self.inbound.qsize() >= _MOST_INBOUND + self._receive_maximum:
-            # At QoS 1 the server must not send more than our Receive Maximum (MQTT 5 section 4.9).
-            self.down(LinkDownError("the broker sends faster than it was allowed to", cause=Cause.MALFORMED))
-            return
-        self.inbound.put_nowait(
+        self.inbound.offer(
             Inbound(
                 topic=topic,
                 payload=payload,

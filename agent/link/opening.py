@@ -76,7 +76,7 @@ async def open_session(
     route = _route(connected, hello)
     tell(Dialled(source=route.source))
     level = packets.encoder(hello.version).level
-    handler = Handler(ConnectionState(protocol_version=level), round_trip, tell, receive_maximum=hello.receive_maximum)
+    handler = Handler(ConnectionState(protocol_version=level), round_trip, tell)
     until = asyncio.get_running_loop().time() + hello.hello_timeout
     connection = await _connection(connected, handler, hello, until)
     try:
