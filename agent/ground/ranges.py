@@ -27,26 +27,33 @@ def hull(run: Run, near: Iterable[Run]) -> Run:
 
 
 def without(whole: Iterable[Run], taken: Iterable[Run]) -> list[Run]:
-    """Return what is left of runs when others, in any order, are taken out."""
+    """Return what is left of runs when others, in any order and overlapping or not, are taken out."""
     left: list[Run] = []
-    holes = sorted(taken)
+    holes = _joined(taken)
     place = 0
     for first, last in whole:
         begin = first
-        while place and holes[place - 1][1] >= first:
-            place -= 1
-        for hole_first, hole_last in holes[place:]:
-            if hole_first > last:
-                break
-            place += 1
-            if hole_last < begin:
-                continue
+        while place < len(holes) and holes[place][0] <= last:
+            hole_first, hole_last = holes[place]
             if hole_first > begin:
                 left.append((begin, hole_first - 1))
-            begin = hole_last + 1
+            begin = max(begin, hole_last + 1)
+            if hole_last > last:  # it reaches into the next run
+                break
+            place += 1
         if begin <= last:
             left.append((begin, last))
     return left
+
+
+def _joined(some: Iterable[Run]) -> list[Run]:
+    found: list[Run] = []
+    for first, last in sorted(some):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(found[-1][1], last))
+        else:
+            found.append((first, last))
+    return found
 
 
 def gaps(here: Sequence[Run]) -> list[Run]:
