@@ -9,26 +9,35 @@ from typing import Any, NoReturn
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TIMEOUT = 30.0
+_USAGE = "%(prog)s [OPTION ...]\n       "
 
 Duration = Callable[[str], float]
 
 
 def add(commands: Any, *, duration: Duration) -> None:  # noqa: ANN401  argparse's own
     """Add `ground` and what it can do."""
-    ground = commands.add_parser("ground", help="the other side: receive from agents, keep it, command them")
+    ground = commands.add_parser(
+        "ground",
+        help="the other side: receive from agents, keep it, command them",
+        usage="roamd ground [OPTION ...] [COMMAND]",
+    )
     _add_broker(ground, suppress=False)
     _add_db(ground, suppress=False)
     _add_run(ground, suppress=False)
     ground.set_defaults(call=_run)
-    kinds = ground.add_subparsers(title="commands (default: run)", metavar="COMMAND")
+    kinds = ground.add_subparsers(title="commands (default: run)", metavar="COMMAND", prog="roamd ground")
 
-    run = kinds.add_parser("run", help="receive what devices publish and keep it; answer those that ask")
+    run = kinds.add_parser(
+        "run", help="receive what devices publish and keep it; answer those that ask", usage=_USAGE.rstrip()
+    )
     _add_broker(run, suppress=True)
     _add_db(run, suppress=True)
     _add_run(run, suppress=True)
     run.set_defaults(call=_run)
 
-    send = kinds.add_parser("send", help="send a command and wait for its result")
+    send = kinds.add_parser(
+        "send", help="send a command and wait for its result", usage=f"{_USAGE}DEVICE COMMAND [KEY=VALUE ...]"
+    )
     _add_broker(send, suppress=True)
     send.add_argument("device", metavar="DEVICE")
     send.add_argument("command", metavar="COMMAND", type=_name)
@@ -38,13 +47,15 @@ def add(commands: Any, *, duration: Duration) -> None:  # noqa: ANN401  argparse
     send.add_argument("--ttl", type=duration, metavar="TIME", help="expire after this long (default: --timeout)")
     send.set_defaults(call=_send)
 
-    get_state = kinds.add_parser("get-state", help="ask a device for its state document")
+    get_state = kinds.add_parser("get-state", help="ask a device for its state document", usage=f"{_USAGE}DEVICE")
     _add_broker(get_state, suppress=True)
     get_state.add_argument("device", metavar="DEVICE")
     _add_timeout(get_state, duration)
     get_state.set_defaults(call=_get_state)
 
-    set_ = kinds.add_parser("set", help="change a device's desired state, and push it")
+    set_ = kinds.add_parser(
+        "set", help="change a device's desired state, and push it", usage=f"{_USAGE}DEVICE KEY=VALUE ..."
+    )
     _add_broker(set_, suppress=True)
     _add_db(set_, suppress=True)
     set_.add_argument("device", metavar="DEVICE")
