@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TIMEOUT = 30.0
-_USAGE = "%(prog)s [OPTION ...]\n       "
+_USAGE = "%(prog)s\n       [OPTION ...] "
 
 Duration = Callable[[str], float]
 
@@ -19,7 +19,7 @@ def add(commands: Any, *, duration: Duration) -> None:  # noqa: ANN401  argparse
     ground = commands.add_parser(
         "ground",
         help="the other side: receive from agents, keep it, command them",
-        usage="roamd ground [OPTION ...] [COMMAND]",
+        usage="roamd ground\n       [OPTION ...] [COMMAND]",
     )
     _add_broker(ground, suppress=False)
     _add_db(ground, suppress=False)
@@ -36,7 +36,7 @@ def add(commands: Any, *, duration: Duration) -> None:  # noqa: ANN401  argparse
     run.set_defaults(call=_run)
 
     send = kinds.add_parser(
-        "send", help="send a command and wait for its result", usage=f"{_USAGE}DEVICE COMMAND [KEY=VALUE ...]"
+        "send", help="send a command and wait for its result", usage=f"{_USAGE}DEVICE COMMAND\n       [KEY=VALUE ...]"
     )
     _add_broker(send, suppress=True)
     send.add_argument("device", metavar="DEVICE")
