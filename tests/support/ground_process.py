@@ -40,8 +40,9 @@ async def ground(*arguments: str | Path) -> Child:
 class GroundProcess:
     """`roamd ground --broker URL --db FILE ...`, which a test may kill and start again."""
 
-    def __init__(self, url: str, db: Path, *options: str) -> None:
+    def __init__(self, url: str, db: Path, *options: str, ready: str = "receiving what is below") -> None:
         self.db = db
+        self._ready = ready
         self._argv = (sys.executable, "-m", "agent", "ground", "--broker", url, "--db", str(db), *options)
         self._child: Child | None = None
 
@@ -68,9 +69,9 @@ class GroundProcess:
         return self.child.err
 
     async def start(self) -> None:
-        """Start it, and return once it has all its subscriptions."""
+        """Start it, and return once it has said that it is `ready`: all its subscriptions stand."""
         self._child = await Child.spawn(self._argv, name=f"ground {self.db.name}", env=environment(), cwd=ROOT)
-        await self.line("receiving what is below")
+        await self.line(self._ready)
 
     async def line(self, pattern: str) -> None:
         await self.child.line(pattern, lines=self.lines, within=30)
