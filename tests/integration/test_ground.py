@@ -122,23 +122,41 @@ async def test_two_that_share_a_file_as_well_have_one_whole_view(mosquitto: Mosq
             assert await each.child.wait() == 0
 
 
+async def queue(broker: Mosquitto, count: int) -> None:
+    """Have this many records wait for a session that is away."""
+    async with client(broker.port) as session:
+        for start in range(0, count, 500):
+            records = [json.dumps(record(seq)).encode() for seq in range(start + 1, start + 501)]
+            answers = [session.submit(Message(topic="device/rover/telemetry/imu", payload=body)) for body in records]
+            assert max(await asyncio.gather(*answers)) < 0x80
+
+
+async def stop(other: GroundProcess) -> None:
+    other.child.signal(signal.SIGTERM)
+    assert await other.child.wait() == 0
+
+
 async def test_more_than_receive_maximum_that_waited_comes_over_one_link(mosquitto: Mosquitto, tmp_path: Path) -> None:
     # mosquitto 2.0.11 sends Receive Maximum anew for each PUBACK while it has a backlog.
     async with GroundProcess(mosquitto.url, tmp_path / "g.db") as other:
-        other.child.signal(signal.SIGTERM)
-        assert await other.child.wait() == 0
-        async with client(mosquitto.port) as session:
-            for start in range(0, 20_000, 500):
-                answers = [
-                    session.submit(
-                        Message(topic="device/rover/telemetry/imu", payload=json.dumps(record(seq)).encode())
-                    )
-                    for seq in range(start + 1, start + 501)
-                ]
-                assert max(await asyncio.gather(*answers)) < 0x80
+        await stop(other)
+        await queue(mosquitto, 20_000)
         await other.start()
         await other.until(lambda g: len(g.records()) == 20_000)
         assert not [line for line in other.lines if "link down" in line]
+
+
+async def test_what_a_stop_midway_has_stored_does_not_come_again(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    async with GroundProcess(mosquitto.url, tmp_path / "g.db") as other:
+        await stop(other)
+        await queue(mosquitto, 20_000)
+        await other.start()
+        await other.until(lambda g: len(g.records()) > 100)
+        await stop(other)
+        assert 100 < len(other.records()) < 20_000
+        await other.start()
+        await other.until(lambda g: len(g.records()) == 20_000)
+        assert other.one("SELECT doubles FROM stream") == 0
 
 
 async def test_a_session_that_the_broker_lost_is_subscribed_again(mosquitto: Mosquitto, tmp_path: Path) -> None:

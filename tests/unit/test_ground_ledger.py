@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.cli import main
+from agent.clock import unix_ms
 from agent.errors import StorageError
 from agent.ground import desired, figures, sessions
 from agent.ground.file import opened, opened_existing
@@ -182,6 +184,39 @@ def test_a_batch_is_applied_wholly_or_not_at_all(database: sqlite3.Connection) -
     database.execute("DROP TRIGGER t")
     ledger.apply([records((1, 1)), reading("loss", loss)], {"rover"}, now=1)
     assert imu(database).records == 1
+
+
+# What is printed.
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    assert main(["ground", *arguments]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_devices_and_records_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    db = tmp_path / "g.db"
+    with opened(db) as database:
+        apply(database, records((1, 1), (1, 4), (2, 1)), records((1, 1), ts=9), status("online", 2, 1), now=unix_ms())
+        Ledger(database).apply([read(odd_device(), PREFIX)], (), now=1)
+    header, odd, rover, missing, conflict = shown(capsys, "devices", "--db", str(db))
+    assert header.split() == ["device", "status", "epoch", "seen", "records", "doubled", "missing", "explained"]
+    assert odd.split() == [r"'\x1b[2J'", "-", "-", "-", "1", "0", "0", "0"]
+    assert rover.split() == ["rover", "online", "2", "0s", "ago", "3", "1", "2", "0"]
+    assert missing == "rover imu: missing of epoch 1: 2-3"
+    assert conflict == "rover imu: 1 records have an identity that another record has"
+    assert shown(capsys, "records", "rover", "imu", "--db", str(db)) == ["1/1\t1\t{}", "1/4\t1\t{}", "2/1\t1\t{}"]
+    first = json.loads(shown(capsys, "records", "rover", "imu", "--json", "--db", str(db))[0])
+    assert first == {"ts": 1, "epoch": 1, "seq": 1}
+    devices = [json.loads(line) for line in shown(capsys, "devices", "--json", "--db", str(db))]
+    assert [(one["name"], one["streams"][0]["missing"]) for one in devices] == [("\x1b[2J", 0), ("rover", 2)]
+    assert main(["ground", "records", "rover", "gps", "--db", str(db)]) == 74
+
+
+def odd_device() -> Inbound:
+    """One whose name would clear a terminal."""
+    body = b'{"ts":1,"epoch":1,"seq":1}'
+    return Inbound(topic="device/\x1b[2J/telemetry/imu", payload=body, qos=1, retain=True, dup=False, packet_id=1)
 
 
 # The desired state.

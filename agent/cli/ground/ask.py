@@ -22,7 +22,7 @@ from agent.model import Message
 def send(arguments: argparse.Namespace) -> int:
     """Send a command, and print its result as one line of JSON; 0 if it succeeded, else 1. Raises UnavailableError."""
     result = _result(arguments, arguments.command, dict(arguments.args), ttl=arguments.ttl, key=arguments.id)
-    print(json.dumps(result, ensure_ascii=False))
+    print(json.dumps(result))
     return 0 if result.get("status") == "succeeded" else 1
 
 
@@ -30,7 +30,7 @@ def get_state(arguments: argparse.Namespace) -> int:
     """Print a device's state document; 1 where it answers with something else. Raises UnavailableError."""
     result = _result(arguments, "get_state", {}, ttl=None, key=None)
     state = result.get("result") if result.get("status") == "succeeded" else result
-    print(json.dumps(state, ensure_ascii=False, indent=2))
+    print(json.dumps(state, indent=2))
     return 0 if isinstance(state, dict) and "reported" in state else 1
 
 

@@ -63,7 +63,7 @@ def _row(device: DeviceFigures, now: int) -> tuple[str, ...]:
     status = device.status or {}
     counts = [sum(stream.count(kind) for stream in device.streams) for kind in ("missing", "explained")]
     return (
-        json.dumps(device.name)[1:-1],
+        _shown(device.name),
         str(status.get("status", "-")),
         str(status.get("epoch", "-")),
         "-" if device.seen_ts is None else f"{_ago(now - device.seen_ts)} ago",
@@ -71,6 +71,10 @@ def _row(device: DeviceFigures, now: int) -> tuple[str, ...]:
         str(sum(stream.doubles for stream in device.streams)),
         *map(str, counts),
     )
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() else ascii(name)  # a stranger's, for a terminal
 
 
 def _ago(ms: int) -> str:
@@ -85,6 +89,7 @@ def _complaints(device: DeviceFigures) -> Iterator[str]:
             if gaps.missing:
                 some = ", ".join(f"{first}-{last}" for first, last in gaps.missing[:5])
                 more = f" and {len(gaps.missing) - 5} more" if len(gaps.missing) > 5 else ""  # noqa: PLR2004
-                yield f"{device.name} {stream.name}: missing of epoch {gaps.epoch}: {some}{more}"
+                yield f"{_shown(device.name)} {stream.name}: missing of epoch {gaps.epoch}: {some}{more}"
         if stream.conflicts:
-            yield f"{device.name} {stream.name}: {stream.conflicts} records have an identity that another record has"
+            odd = f"{stream.conflicts} records have an identity that another record has"
+            yield f"{_shown(device.name)} {stream.name}: {odd}"
