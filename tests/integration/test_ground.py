@@ -184,6 +184,18 @@ async def test_a_session_that_is_there_is_not_subscribed_again(mosquitto: Mosqui
         assert not [line for line in other.lines if "subscribed to" in line]
 
 
+async def test_what_the_broker_kept_is_no_sign_of_life(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    seen = "SELECT seen_ts FROM device WHERE name = 'rover'"
+    status = b'{"status":"online","epoch":1,"connection":1}'
+    async with client(mosquitto.port) as session:
+        await session.publish(Message(topic="device/rover/status", payload=status, retain=True))
+    async with GroundProcess(mosquitto.url, tmp_path / "g.db") as other:
+        await other.until(lambda g: g.one(STATUS) is not None)
+        assert other.one(seen) is None
+        await publish(mosquitto.port, ("device/rover/telemetry/imu", record(1)))
+        await other.until(lambda g: g.one(seen) is not None)
+
+
 BAD = (
     b"", b"{", b"\xff\xfe", b"[]"[:1], b"null", b"7", b'"x"', b"{}", b"[{}]", b"[[[]]]", b"[" * 100_000,
     b'{"ts":1,"epoch":1,"seq":1e3}', b'{"ts":1,"epoch":1,"seq":' + b"9" * 5_000 + b"}", b'{"ts":1,"epoch":-1,"seq":1}',
