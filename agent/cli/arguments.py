@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Never
 
 from agent import __version__
+from agent.cli.ground import arguments as ground
 
 EX_USAGE = 64
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -40,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
         "--outage", type=_duration, metavar="TIME", help="kill the broker midway, for this long, such as 8s"
     )
     demo.set_defaults(call=_demo)
+
+    ground.add(commands, duration=_duration)
 
     config = commands.add_parser("config", help="look at the settings")
     _add_config(config, default=argparse.SUPPRESS)

@@ -21,11 +21,12 @@ from gmqtt.mqtt.utils import ConnectionState
 
 from agent import clock, reasons
 from agent.errors import Cause, LinkDownError
+from agent.link.inbox import Inbox
 from agent.link.packets import received
 from agent.link.progress import RoundTrip
 from agent.link.protocol import Protocol
 from agent.link.states import Answered, Event, Proven
-from agent.model import Inbound, Released
+from agent.model import Released
 
 log = logging.getLogger(__name__)
 logging.getLogger("gmqtt").setLevel(logging.ERROR)  # it tells of each lost connection with a traceback
@@ -33,7 +34,6 @@ logging.getLogger("gmqtt").setLevel(logging.ERROR)  # it tells of each lost conn
 OWN_PACKET_IDS = range(60_001, 65_536)
 """Packet identifiers of what a session sends for itself; those below belong to the outbox's rows."""
 
-_MOST_INBOUND = 1_000
 _PUBACK = 0x40
 _PUBREC = 0x50
 _PUBCOMP = 0x70
@@ -99,7 +99,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         self.state = state
         self.ended: asyncio.Future[LinkDownError] = loop.create_future()
         self.connack: asyncio.Future[Connack] = loop.create_future()
-        self.inbound: asyncio.Queue[Inbound | Released] = asyncio.Queue()
+        self.inbound = Inbox()
         self.acknowledged: Callable[[int, int], bool] = lambda _packet_id, _code: False
         self.completed: Callable[[int], bool] = lambda _packet_id: False
         self.received: Callable[[int, int], None] = lambda _packet_id, _code: None
@@ -394,19 +394,12 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
 
     def _handle_pubrel_packet(self, _cmd: int, packet: bytes) -> None:
         packet_id, _ = _acknowledgement(packet)
-        self.inbound.put_nowait(Released(packet_id=packet_id))
+        self.inbound.offer(Released(packet_id=packet_id))
 
     def _received(
         self, topic: str, payload: bytes, qos: int, properties: dict[str, Any], packet_id: int | None
     ) -> None:
-        if self.inbound.qsize() >= _MOST_INBOUND:
-            if packet_id is None:
-                log.warning("a message on %s is dropped: %d wait already", topic, _MOST_INBOUND)
-                return
-            # At QoS 1 the server must not send more than our Receive Maximum (MQTT 5 section 4.9).
-            self.down(LinkDownError("the broker sends faster than it was allowed to", cause=Cause.MALFORMED))
-            return
-        self.inbound.put_nowait(received(topic, payload, qos, properties, packet_id))
+        self.inbound.offer(received(topic, payload, qos, properties, packet_id))
 
     def _reading_ended(self, reading: asyncio.Task[None]) -> None:
         if not reading.cancelled() and (exc := reading.exception()) is not None:

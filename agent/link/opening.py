@@ -23,7 +23,6 @@ from agent.link.states import Dialled, Event
 from agent.link.tls import Tls
 from agent.model import Limits, Message, Server, Version
 
-_RECEIVE_MAXIMUM = 100
 _WRITE_BUFFER = 64 * 1024
 _UNSUPPORTED = 0x84
 _OTHER_VERSION = {
@@ -55,6 +54,8 @@ class Hello:
     hello_timeout: float = 10.0
     tls: Tls | None = None
     dead_after: float = 10.0
+    receive_maximum: int = 100
+    """How many messages the server may have sent that are not acknowledged yet."""
 
     @property
     def clean_session(self) -> bool:
@@ -131,7 +132,7 @@ async def _greet(connection: MQTTConnection, handler: Handler, hello: Hello, unt
                 hello.password.encode() if hello.password is not None else None,
                 will_message=_will(hello),
                 session_expiry_interval=hello.session_expiry,
-                receive_maximum=_RECEIVE_MAXIMUM,
+                receive_maximum=hello.receive_maximum,
                 maximum_packet_size=_MAXIMUM_PACKET_SIZE,
             )
             session_present, code, properties = await handler.connack

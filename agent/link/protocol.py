@@ -9,6 +9,7 @@ from gmqtt.mqtt.utils import ConnectionState
 
 from agent.errors import LinkDownError
 from agent.link import handshake
+from agent.link.inbox import Inbox
 
 
 class Ears(typing.Protocol):
@@ -19,6 +20,7 @@ class Ears(typing.Protocol):
     at_eof: bool
     cleared: Callable[[], None]
     id_generator: object
+    inbound: Inbox
 
     def down(self, why: LinkDownError) -> None: ...  # noqa: D102
 
@@ -37,6 +39,11 @@ class Protocol(MQTTProtocol):  # type: ignore[misc] # gmqtt has no types
         super().__init__(connection_state=handler.state, id_generator=handler.id_generator)
         self._mqtt_handler = handler
         self.set_connection(_Nobody())
+
+    async def read(self, n: int = -1) -> bytes:
+        """Return what has come, once there is room for it; meanwhile TCP has the server wait."""
+        await self._mqtt_handler.inbound.room.wait()
+        return bytes(await super().read(n))
 
     def pause_writing(self) -> None:
         """Note that the transport's buffer is full."""

@@ -20,6 +20,7 @@ from tests.support.agent_process import ROOT, SYSTEMD
 from tests.support.machine import Machine
 
 ROAMD = (sys.executable, "-m", "agent")
+GROUND = ("run", "send", "get-state", "set", "devices", "records")
 SECRET = "hunter2"
 CLEAN = {
     name: value
@@ -79,6 +80,14 @@ def test_the_version_is_told() -> None:
         ("config", "hide"),
         ("run", "--config"),
         ("--config", "x.toml", "demo"),
+        ("ground", "fly"),
+        ("ground", "send", "rover"),
+        ("ground", "send", "rover", "a/b"),
+        ("ground", "send", "rover", "dock", "speed"),
+        ("ground", "send", "rover", "dock", "=1"),
+        ("ground", "send", "rover", "dock", "--ttl", "never"),
+        ("ground", "set", "rover"),
+        ("ground", "--share", "a/b"),
     ],
 )
 def test_wrong_usage_exits_64_and_tells_the_right_one(arguments: Sequence[str]) -> None:
@@ -104,7 +113,10 @@ def test_a_time_has_a_unit_or_is_in_seconds(text: str, expected: float) -> None:
     assert arguments.duration == arguments.outage == expected
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("demo",), ("config",), ("config", "show")])
+@pytest.mark.parametrize(
+    "command",
+    [(), ("run",), ("demo",), ("config",), ("config", "show"), ("ground",), *[("ground", name) for name in GROUND]],
+)
 def test_help_fits_a_narrow_terminal(command: Sequence[str]) -> None:
     told = run(*command, "--help", COLUMNS="40")
     assert told.returncode == 0
@@ -232,13 +244,57 @@ def test_output_that_nobody_reads_or_that_has_no_room_leaves_no_traceback(
             assert (told.returncode, told.stderr) == (74, "roamd: No space left on device\n")
 
 
+# `roamd ground`.
+
+
+def test_options_of_ground_stand_before_or_after_what_it_is_to_do() -> None:
+    for argv in (
+        ["--db", "x", "--broker", "y", "run"],
+        ["run", "--db", "x", "--broker", "y"],
+        ["--db", "x", "--broker", "y"],
+    ):
+        arguments = parser().parse_args(["ground", *argv])
+        assert (arguments.db, arguments.broker, arguments.prefix) == (Path("x"), "y", "device/+")
+        assert arguments.call.__name__ == "_run"
+    assert parser().parse_args(["ground", "--db", "x", "devices"]).call.__name__ == "_devices"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("send", "rover", "dock", "--broker", "http://x"), "roamd: --broker: broker.urls"),
+        (("send", "a/b", "dock"), "roamd: 'a/b' is no name of a device under device/+"),
+        (("send", "rover", "dock", "--prefix", "device/#"), "roamd: --prefix: 'device/#' is no prefix"),
+        (("set", "rover", "a=1", "a.b=2"), "roamd: a.b: a is set to something else than a table"),
+        (("--broker", "mqtts://x", "--ca-file", "/nonexistent"), "roamd: cannot read broker.ca_file '/nonexistent'"),
+    ],
+)
+def test_what_ground_cannot_use_exits_78(arguments: Sequence[str], why: str, tmp_path: Path) -> None:
+    told = run("ground", "--db", tmp_path / "g.db", *arguments)
+    assert (told.returncode, told.stdout) == (78, "")
+    assert told.stderr.startswith(why)
+
+
+def test_ground_takes_no_file_of_the_agents_settings(config: Path, tmp_path: Path) -> None:
+    told = run("--config", config, "ground", "--db", tmp_path / "g.db")
+    assert (told.returncode, "--config is for the agent" in told.stderr) == (78, True)
+
+
+@pytest.mark.parametrize("arguments", [("devices",), ("records", "rover", "imu")])
+def test_without_a_file_there_is_nothing_to_show(arguments: Sequence[str], tmp_path: Path) -> None:
+    told = run("ground", *arguments, "--db", tmp_path / "none.db")
+    assert (told.returncode, told.stdout) == (74, "")
+    assert not (tmp_path / "none.db").exists()
+
+
 # Imports.
 
 
 def test_run_imports_nothing_that_only_the_other_subcommands_need() -> None:
     modules = modules_after("import agent.cli.run")
     assert "agent.daemon" in modules
-    assert not {name for name in modules if name.startswith(("agent.cli.demo", "agent.cli.config"))}
+    others = ("agent.cli.demo", "agent.cli.config", "agent.ground", "agent.cli.ground.")
+    assert {name for name in modules if name.startswith(others)} == {"agent.cli.ground.arguments"}
     assert not modules & {"rich", "hypothesis", "pytest", "unittest"}
 
 

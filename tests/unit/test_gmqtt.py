@@ -61,7 +61,7 @@ def test_the_connection_still_has_what_is_called(name: str) -> None:
     assert hasattr(MQTTConnection, name)
 
 
-@pytest.mark.parametrize("name", ["pause_writing", "resume_writing", "connection_lost", "_read_loop"])
+@pytest.mark.parametrize("name", ["read", "pause_writing", "resume_writing", "connection_lost", "_read_loop"])
 def test_the_protocol_still_has_what_is_overridden(name: str) -> None:
     assert hasattr(MQTTProtocol, name)
 

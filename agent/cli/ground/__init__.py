@@ -1,0 +1,1 @@
+"""`roamd ground`: the other side."""
