@@ -9,8 +9,7 @@ import itertools
 import logging
 import struct
 import termios
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +21,7 @@ from gmqtt.mqtt.utils import ConnectionState
 from agent import clock, reasons
 from agent.errors import Cause, LinkDownError
 from agent.link.inbox import Inbox
+from agent.link.outstanding import Outstanding
 from agent.link.packets import received
 from agent.link.progress import RoundTrip
 from agent.link.protocol import Protocol
@@ -106,24 +106,15 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         self.cleared: Callable[[], None] = lambda: None
         self.choked = False
         self.last_in = clock.monotonic()
-        self.unanswered = 0
-        self.answered = asyncio.Event()
-        self.answered.set()
-        self.pinged = False
         self.proven = False
         self.tell = tell
         self.is_muted = False
         """Whether DISCONNECT was sent, after which nothing may follow (section 3.14.4)."""
         self.is_probed = False
         """Whether the next packet is an answer that somebody waits for, whatever it is."""
-        self._round_trip = round_trip
-        self._timed: int | None = None
-        """The packet whose answer is timed, since `_timed_at`: one at a time."""
-        self._timed_at = self._pinged_at = self.last_in
+        self.outstanding = Outstanding(round_trip, self.last_in)
         self.at_eof = False
-        self._progress_at = self.last_in
         self._own: dict[int, asyncio.Future[int]] = {}
-        self._own_waiting: deque[asyncio.Future[None]] = deque()
         self._subacks: dict[int, asyncio.Future[tuple[int, ...]]] = {}
         self._transport: asyncio.Transport | None = None
         self._wire: asyncio.Transport | None = None
@@ -177,7 +168,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         waiters: list[asyncio.Future[Any]] = [
             self.connack,
             *self._own.values(),
-            *self._own_waiting,
+            *self.outstanding.turns(),
             *self._subacks.values(),
         ]
         for waiter in waiters:
@@ -193,35 +184,10 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
 
     # What is outstanding.
 
-    def expect(self, packet_ids: Sequence[int], now: float) -> None:
-        """Count packets that the server has to acknowledge, and time the last of them if none is timed."""
-        if not packet_ids:
-            return
-        if not self.unanswered:
-            self._progress_at = now
-            self.answered.clear()
-        self.unanswered += len(packet_ids)
-        if self._timed is None:
-            self._timed, self._timed_at = packet_ids[-1], now
-
-    def progressed(self, now: float) -> None:
-        """Note an acknowledgement, or that data has left this machine and was received."""
-        self._progress_at = now
-
     def ping(self, now: float) -> None:
         """Send PINGREQ."""
-        self.pinged, self._pinged_at = True, now
-        if not self.unanswered:
-            self._progress_at = now
+        self.outstanding.pinged(now)
         self._connection._send_ping_request()  # noqa: SLF001
-
-    @property
-    def waiting_since(self) -> float | None:
-        """Since when an answer is outstanding and none has come; None: none is outstanding.
-
-        PINGRESP does not stand for PUBACK: a server that answers only pings is as dead as a silent one.
-        """
-        return self._progress_at if self.unanswered or self.pinged else None
 
     def unsent(self) -> int:
         """Return how many bytes this machine holds that the server's has not received (TIOCOUTQ, tcp(7))."""
@@ -244,17 +210,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
     @property
     def own(self) -> int:
         """How many of the session's own packets have no answer yet, or wait to be sent."""
-        return len(self._own) + len(self._own_waiting)
-
-    async def room(self, receive_maximum: int) -> None:
-        """Wait until one more packet stays within the server's Receive Maximum; who comes first goes first."""
-        while self.unanswered >= receive_maximum:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._own_waiting.append(turn)
-            try:
-                await turn
-            finally:
-                self._own_waiting.remove(turn)
+        return len(self._own) + self.outstanding.waiting
 
     async def suback(self, packet_id: int) -> tuple[int, ...]:
         """Wait for the reason codes of the SUBSCRIBE with this identifier."""
@@ -300,8 +256,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
 
     def _answered(self, data: bytes) -> None:
         packet_id, reason_code = _acknowledgement(data)
-        if packet_id == self._timed:
-            self._timed_answer()
+        self.outstanding.heard(packet_id, self.last_in)
         answer = self._own.pop(packet_id, None)
         if answer is None:
             if self.acknowledged(packet_id, reason_code):
@@ -317,15 +272,9 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
         if reason_code >= reasons.GRANTED_BELOW:
             self._answered(data)
         else:
-            self.progressed(self.last_in)
-            if packet_id == self._timed:
-                self._timed_answer()
+            self.outstanding.progressed(self.last_in)
+            self.outstanding.heard(packet_id, self.last_in)
             self.received(packet_id, reason_code)
-
-    def _timed_answer(self) -> None:
-        self._timed = None
-        if self._round_trip is not None:
-            self._round_trip.answered(self.last_in - self._timed_at)
 
     def _completed(self, data: bytes) -> None:
         packet_id, _ = _acknowledgement(data)
@@ -333,12 +282,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
             self._count_answer()
 
     def _count_answer(self) -> None:
-        self.progressed(self.last_in)
-        self.unanswered = max(0, self.unanswered - 1)
-        if self._own_waiting and not self._own_waiting[0].done():
-            self._own_waiting[0].set_result(None)
-        if not self.unanswered:
-            self.answered.set()
+        self.outstanding.count_answer(self.last_in)
         if not self.proven:
             self.proven = True
             self.tell(Proven())
@@ -366,9 +310,7 @@ class Handler(MqttPackageHandler):  # type: ignore[misc] # gmqtt has no types
             self.down(LinkDownError("the broker closed the connection", cause=Cause.CLOSED))
 
     def _handle_pingresp_packet(self, _cmd: int, _packet: bytes) -> None:
-        if self.pinged and self._round_trip is not None:
-            self._round_trip.answered(self.last_in - self._pinged_at)
-        self.pinged = False
+        self.outstanding.ponged(self.last_in)
 
     def _handle_suback_packet(self, _cmd: int, packet: bytes) -> None:
         packet_id = int.from_bytes(packet[:2], "big")

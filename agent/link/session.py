@@ -123,7 +123,7 @@ class Session:
         if self._handler.is_over:
             return
         self._last_out = now = clock.monotonic()
-        self._handler.expect([packet_id for packet_id, _, message in parcels if message.qos], now)
+        self._handler.outstanding.expect([packet_id for packet_id, _, message in parcels if message.qos], now)
         publish = self._packets.publish
         self._connection.send_package(b"".join([publish(m, packet_id, dup=dup) for packet_id, dup, m in parcels]))
 
@@ -133,7 +133,7 @@ class Session:
 
     def release_again(self, packet_id: int) -> None:
         """Send PUBREL for a packet that an earlier connection of the session released (section 4.4)."""
-        self._handler.expect([packet_id], clock.monotonic())
+        self._handler.outstanding.expect([packet_id], clock.monotonic())
         self.release(packet_id)
 
     def release_unknown(self, packet_id: int) -> None:
@@ -149,7 +149,7 @@ class Session:
     @property
     def answered(self) -> asyncio.Event:
         """Set while no packet awaits its acknowledgement."""
-        return self._handler.answered
+        return self._handler.outstanding.answered
 
     def tell(self, message: Message) -> None:
         """Send a message at QoS 0, if the server takes one of its size."""
@@ -160,7 +160,7 @@ class Session:
 
     async def publish(self, message: Message) -> int:
         """Publish as `submit` does, once there is room, and return the server's reason code. Raises LinkDownError."""
-        await self._handler.room(self.limits.receive_maximum)
+        await self._handler.outstanding.room(self.limits.receive_maximum)
         return await self.submit(message)
 
     def submit(self, message: Message) -> asyncio.Future[int]:
@@ -214,9 +214,9 @@ class Session:
             before, unsent = unsent, self._handler.unsent()
             # That a few small packets have arrived says nothing: a frozen server's machine still receives them.
             if unsent < before and (unsent or before >= _SOME_BYTES):
-                self._handler.progressed(now)
+                self._handler.outstanding.progressed(now)
             left = _CHECK_EVERY
-            if (since := self._handler.waiting_since) is not None:
+            if (since := self._handler.outstanding.since) is not None:
                 silent_for = now - since
                 if (left := self._round_trip.deadline - silent_for) <= 0:
                     text = f"no answer for {silent_for:.1f} s"
@@ -236,7 +236,7 @@ class Session:
 
     def _ping(self) -> None:
         """Send PINGREQ, if none is on its way."""
-        if not (self._handler.pinged or self._handler.is_over):
+        if not (self._handler.outstanding.is_pinged or self._handler.is_over):
             self._last_out = now = clock.monotonic()
             self._handler.ping(now)
 

@@ -1,5 +1,6 @@
 """The small parts of the link: how long an answer may take, which server is next, and what is told of it."""
 
+import asyncio
 import random
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from agent.errors import Cause
 from agent.link.history import History, percentile
+from agent.link.outstanding import Outstanding
 from agent.link.progress import RoundTrip
 from agent.link.servers import Servers, references
 from agent.model import Server
@@ -125,3 +127,46 @@ def test_time_without_a_link_counts_while_it_lasts() -> None:
 def test_a_percentile_is_one_of_the_values() -> None:
     assert percentile([3.0], 0.99) == 3.0
     assert percentile([5.0, 1.0, 3.0], 0.5) == 3.0
+
+
+# What is outstanding.
+
+
+async def test_who_waits_for_room_gets_it_in_turn_and_nobody_passes_the_receive_maximum() -> None:
+    outstanding, went = Outstanding(None, 0.0), list[int]()
+
+    async def send(number: int) -> None:
+        await outstanding.room(2)
+        outstanding.expect([number], 1.0)
+        went.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(send(number))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (went, outstanding.packets, outstanding.waiting) == ([0, 1], 2, 2)
+        for expected in (3, 4):
+            outstanding.count_answer(2.0)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert (len(went), outstanding.packets) == (expected, 2)
+    assert went == [0, 1, 2, 3]
+    assert outstanding.since == 2.0
+
+
+def test_an_answer_is_outstanding_until_the_last_packet_is_acknowledged() -> None:
+    round_trip = RoundTrip(dead_after=10.0)
+    outstanding = Outstanding(round_trip, 0.0)
+    assert outstanding.since is None
+    outstanding.expect([7, 8], 1.0)
+    assert (outstanding.since, outstanding.answered.is_set()) == (1.0, False)
+    outstanding.pinged(1.5)
+    assert outstanding.since == 1.0  # PINGREQ is no progress, nor is PINGRESP
+    outstanding.ponged(1.75)
+    assert (outstanding.since, round_trip.smoothed) == (1.0, 0.25)
+    outstanding.heard(8, 2.0)
+    outstanding.count_answer(2.0)
+    assert outstanding.since == 2.0
+    outstanding.count_answer(3.0)
+    assert (outstanding.since, outstanding.answered.is_set()) == (None, True)
