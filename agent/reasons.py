@@ -102,6 +102,10 @@ _ELSEWHERE = frozenset(
     }
 )
 
+RETAIN_NOT_SUPPORTED = 0x9A
+QOS_NOT_SUPPORTED = 0x9B
+"""3.2.2.2: what a server says where the will asks for more than it can do."""
+
 TAKEN_OVER = 0x8E
 """3.14.2.1: another client has connected with the same client identifier."""
 

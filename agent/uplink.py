@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
-from agent import report
+from agent import reasons, report
 from agent.backoff import Backoff
 from agent.control import Control
 from agent.deliver import Delivery, Way
-from agent.errors import LinkDownError
+from agent.errors import ConnectRefusedError, LinkDownError
 from agent.groups import only
 from agent.link.connection import Connection
 from agent.link.dial import dial
@@ -87,6 +88,7 @@ class Uplink:
             ),
         )
         self._leave = asyncio.Event()
+        self._will_qos, self._will_retained = 1, True
 
     async def keep(self) -> None:
         """Keep the link until `end` is called. Raises StorageError."""
@@ -115,11 +117,24 @@ class Uplink:
             keeping.cancel()
             await asyncio.wait([keeping], timeout=_CANCEL_AGAIN_AFTER)
 
-    def _open(
+    @asynccontextmanager
+    async def _open(
         self, to: Dial, number: int, round_trip: RoundTrip, tell: Callable[[Event], None]
-    ) -> AbstractAsyncContextManager[Session]:
+    ) -> AsyncIterator[Session]:
+        try:
+            async with open_session(self._hello(to, number), round_trip=round_trip, tell=tell) as session:
+                yield session
+        except ConnectRefusedError as exc:
+            # What a broker cannot do with records it tells in CONNACK; what it cannot do with the will it refuses.
+            self._will_retained &= exc.reason_code != reasons.RETAIN_NOT_SUPPORTED
+            if exc.reason_code == reasons.QOS_NOT_SUPPORTED:
+                self._will_qos = 0
+            raise
+
+    def _hello(self, to: Dial, number: int) -> Hello:
         broker = self._settings.broker
-        hello = Hello(
+        will = report.will(self._topics, epoch=self._outbox.epoch, connection=number)
+        return Hello(
             server=to.server,
             tls=self._tls if to.server.is_tls else None,
             client_id=broker.client_id,
@@ -129,13 +144,12 @@ class Uplink:
             keep_alive=broker.keep_alive,
             clean_start=broker.clean_start,
             session_expiry=broker.session_expiry,
-            will=report.will(self._topics, epoch=self._outbox.epoch, connection=number),
+            will=replace(will, qos=self._will_qos, retain=self._will_retained),
             will_delay=broker.will_delay,
             connect_timeout=broker.connect_timeout,
             hello_timeout=to.hello_timeout,
             dead_after=broker.dead_after,
         )
-        return open_session(hello, round_trip=round_trip, tell=tell)
 
     async def _is_reachable(self, server: Server) -> bool:
         broker = self._settings.broker

@@ -141,6 +141,18 @@ async def test_a_session_that_was_lost_by_a_connection_which_ended_at_once_is_kn
     assert scripted.violations == []
 
 
+@pytest.mark.parametrize(("code", "expected"), [(0x9A, (1, False)), (0x9B, (0, True))])
+async def test_a_broker_that_cannot_keep_the_will_as_it_is_gets_one_that_asks_for_less(
+    scripted: ScriptedBroker, state_dir: Path, code: int, expected: tuple[int, bool]
+) -> None:
+    scripted.scripts.append(Script(reason=code))
+    async with agent(state_dir, scripted.url) as robot:
+        await scripted.wait_for(lambda: scripted.connected)
+        await stopped(robot)
+    wills = [one.connect.will for one in scripted.connections if one.connect is not None]
+    assert [(will.qos, will.retain) for will in wills if will is not None] == [(1, True), expected]
+
+
 async def test_after_a_lost_session_the_backlog_goes_out_in_its_order(
     scripted: ScriptedBroker, state_dir: Path
 ) -> None:
