@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from contextlib import suppress
+from math import inf
 from typing import Protocol
 
 from agent import clock
 from agent.errors import AbsentError, ReadingError
+from agent.health import Pulse
 from agent.model import Fields, Record, Sample
 from agent.ticker import missed, next_tick
 
@@ -53,8 +55,12 @@ class Cadence:
         return changed
 
 
-async def collect(source: Source, into: Inlet, *, stream: str, cadence: Cadence) -> None:
-    """Read the source on the cadence's grid, for ever. A reading that fails costs that reading only."""
+async def collect(source: Source, into: Inlet, *, stream: str, cadence: Cadence, pulse: Pulse | None = None) -> None:
+    """Read the source on the cadence's grid, for ever. A reading that fails costs that reading only.
+
+    `pulse` beats with each reading.
+    """
+    pulse = pulse or Pulse(stream, inf)
     tick = clock.monotonic()
     trouble = _Trouble(stream)
     while True:
@@ -62,7 +68,9 @@ async def collect(source: Source, into: Inlet, *, stream: str, cadence: Cadence)
         await into.room()
         ts, taken = clock.unix_ms(), clock.monotonic()
         try:
+            pulse.begin(clock.monotonic())
             fields = await asyncio.to_thread(source.read)
+            pulse.end()
             if fields:
                 _accept(into, Sample(stream=stream, ts=ts, taken=taken, fields=fields))
             trouble.over()

@@ -11,6 +11,7 @@ from agent.collect import Cadence, collect
 from agent.control import Control
 from agent.errors import StorageError
 from agent.groups import only
+from agent.health import Health
 from agent.link.tls import Tls
 from agent.model import Confirm, Record, Sample, Stream
 from agent.settings import DefaultsTable, Settings
@@ -18,10 +19,15 @@ from agent.store.committer import commit
 from agent.store.database import Database
 from agent.store.folder import locked
 from agent.store.outbox import Outbox
-from agent.systemd import Notifier
+from agent.systemd import Notifier, watchdog_within
 from agent.uplink import Uplink, tls_of
+from agent.watchdog import watch
 
 log = logging.getLogger(__name__)
+
+_COMMIT_WITHIN = 90.0  # a busy database may be waited for, and an SD card takes its time
+_READING_WITHIN = 60.0
+_LINK_WITHIN = 20.0
 
 
 def run(settings: Settings) -> int:
@@ -83,9 +89,17 @@ class _Agent:
         self._database = database
         self._outbox = outbox
         self._notifier = Notifier()
+        self._health = Health()
         self._cadences = {name: Cadence(table.interval) for name, table in settings.streams.items() if table.source}
         self._control = Control(settings, database, outbox, set_interval=self._set_interval)
-        self._uplink = Uplink(settings, outbox, self._control, tls, tell=self._notifier.status)
+        self._uplink = Uplink(
+            settings,
+            outbox,
+            self._control,
+            tls,
+            tell=self._notifier.status,
+            pulse=self._health.pulse("link", within=_LINK_WITHIN),
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set. The end goes: readers, what they accepted, the link, the disk."""
@@ -93,7 +107,10 @@ class _Agent:
         await self._control.load()
         books = [self._control.book]
         async with asyncio.TaskGroup() as flows:
-            flows.create_task(commit(self._outbox, self._database, until=all_written, books=books), name="commit")
+            pulse = self._health.pulse("commit", within=_COMMIT_WITHIN)
+            committing = commit(self._outbox, self._database, until=all_written, books=books, pulse=pulse)
+            flows.create_task(committing, name="commit")
+            watchdog = flows.create_task(self._watch(), name="watchdog")
             link = flows.create_task(self._uplink.keep(), name="link")
             commands = flows.create_task(self._control.perform(), name="commands")
             async with self._listening(), self._collecting():
@@ -106,6 +123,7 @@ class _Agent:
             await self._uplink.end(link)
             all_written.set()
             self._outbox.stir.set()
+            watchdog.cancel()
         log.info("stopped: %d records wait for the next start", self._outbox.waiting)
         self._notifier.close()
 
@@ -113,6 +131,10 @@ class _Agent:
         """Read what can be read again while the agent runs."""
         log.warning("SIGHUP: certificates are read again; settings are read at the start only: restart to apply them")
         self._uplink.read_again()
+
+    async def _watch(self) -> None:
+        if (within := watchdog_within()) is not None:
+            await watch(self._health, self._notifier, within=within)
 
     def _say_ready(self) -> None:
         log.info(
@@ -155,6 +177,7 @@ class _Agent:
                         self,
                         stream=name,
                         cadence=self._cadences[name],
+                        pulse=self._health.pulse(f"source {stream.source}", within=_READING_WITHIN),
                     ),
                     name=f"collect {name}",
                 )

@@ -1,6 +1,16 @@
 """What systemd is told (sd_notify(3)). The only door to sdnotify."""
 
+import os
+
 import sdnotify
+
+
+def watchdog_within() -> float | None:
+    """Return the watchdog's time in seconds (sd_watchdog_enabled(3)); None: there is none for this process."""
+    said, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    if not said.isdecimal() or not int(said) or (pid and pid != str(os.getpid())):
+        return None
+    return int(said) / 1_000_000
 
 
 class Notifier:
@@ -21,6 +31,10 @@ class Notifier:
     def stopping(self) -> None:
         """Tell that the service is going down."""
         self._notifier.notify("STOPPING=1")
+
+    def alive(self) -> None:
+        """Tell that the service is well: to be told again within `watchdog_within`."""
+        self._notifier.notify("WATCHDOG=1")
 
     def status(self, text: str) -> None:
         """Tell in one line how it goes, for `systemctl status`."""

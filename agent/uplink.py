@@ -13,6 +13,7 @@ from agent.control import Control
 from agent.deliver import Delivery, Way
 from agent.errors import ConnectRefusedError, LinkDownError
 from agent.groups import only
+from agent.health import Pulse
 from agent.link.connection import Connection
 from agent.link.dial import dial
 from agent.link.machine import Waits
@@ -61,7 +62,14 @@ class Uplink:
     """Connection and delivery, and what the agent says of itself. `tell` gets a line for the service manager."""
 
     def __init__(
-        self, settings: Settings, outbox: Outbox, control: Control, tls: Tls | None, *, tell: Callable[[str], None]
+        self,
+        settings: Settings,
+        outbox: Outbox,
+        control: Control,
+        tls: Tls | None,
+        *,
+        tell: Callable[[str], None],
+        pulse: Pulse,
     ) -> None:
         broker = settings.broker
         self.connection = Connection(
@@ -71,6 +79,7 @@ class Uplink:
             is_reachable=self._is_reachable,
             dead_after=broker.dead_after,
             tell=tell,
+            pulse=pulse,
         )
         self._settings = settings
         self._tls = tls

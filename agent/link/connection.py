@@ -5,9 +5,11 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from math import inf
 
 from agent import clock
 from agent.errors import LinkDownError
+from agent.health import Pulse
 from agent.link import netwatch, states
 from agent.link.machine import Machine, Waits
 from agent.link.progress import RoundTrip
@@ -42,12 +44,14 @@ class Connection:
         is_reachable: Callable[[Server], Awaitable[bool]],
         dead_after: float,
         tell: Callable[[str], None] = lambda _line: None,
+        pulse: Pulse | None = None,
     ) -> None:
         self.number = 0
         self._machine = Machine(servers, waits, uniform=random.uniform, now=clock.monotonic())
         self._open_session = open_session
         self._is_reachable = is_reachable
         self._tell = tell
+        self._pulse = pulse or Pulse("link", inf)
         self._round_trip = RoundTrip(dead_after=dead_after)
         self._events: asyncio.Queue[tuple[int | None, states.Event]] = asyncio.Queue()
         """What happened, and in which attempt."""
@@ -95,6 +99,7 @@ class Connection:
                     event = await self._next()
                     for action in self._machine.step(event, clock.monotonic()):
                         await self._do(action, serve, group)
+            self._pulse.end()
             if self._knocking is not None:
                 self._knocking.cancel()
 
@@ -110,6 +115,7 @@ class Connection:
         """
         while True:
             deadline, now = self._machine.deadline, clock.monotonic()
+            self._pulse.begin(now)  # it looks each second, whatever the state
             if deadline is not None and deadline <= now and self._events.empty():
                 return states.Elapsed()
             look_at = now + _LOOK_EVERY

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from typing import Protocol
 
 from agent import clock
+from agent.health import Pulse
 from agent.store.database import Database, Statement
 from agent.store.outbox import Outbox
 
@@ -19,12 +21,15 @@ class Book(Protocol):
     def committed(self) -> None: ...  # noqa: D102
 
 
-async def commit(outbox: Outbox, database: Database, *, until: asyncio.Event, books: Sequence[Book] = ()) -> None:
+async def commit(
+    outbox: Outbox, database: Database, *, until: asyncio.Event, books: Sequence[Book] = (), pulse: Pulse | None = None
+) -> None:
     """Move records to the disk when they are due; once `until` and `outbox.stir` are set, the rest, and return.
 
     It ends by `until`, not by cancelling: a statement on the database's thread goes on after its waiter was cancelled.
-    Raises StorageError.
+    `pulse` beats with each transaction. Raises StorageError.
     """
+    pulse = pulse or Pulse("commit", inf)
     while not until.is_set():
         deadline = outbox.next_commit(clock.monotonic())
         with suppress(TimeoutError):
@@ -34,16 +39,18 @@ async def commit(outbox: Outbox, database: Database, *, until: asyncio.Event, bo
         now = clock.monotonic()
         deadline = outbox.next_commit(now)
         if any(book.is_due for book in books) or (deadline is not None and deadline <= now):
-            await _write(outbox, database, books, everything=False)
-    await _write(outbox, database, books, everything=True)
+            await _write(outbox, database, books, pulse, everything=False)
+    await _write(outbox, database, books, pulse, everything=True)
 
 
-async def _write(outbox: Outbox, database: Database, books: Sequence[Book], *, everything: bool) -> None:
+async def _write(outbox: Outbox, database: Database, books: Sequence[Book], pulse: Pulse, *, everything: bool) -> None:
     plan = outbox.plan(clock.monotonic(), everything=everything)
     for book in books:
         plan.changes.statements += book.plan()
     if plan.changes:
+        pulse.begin(clock.monotonic())
         await database.write(plan.changes)
+        pulse.end()
     outbox.committed(plan)
     for book in books:
         book.committed()

@@ -1,12 +1,13 @@
 """What systemd is told (sd_notify(3)), by a datagram socket in its place."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.agent_process import AgentProcess
+from tests.support.agent_process import AgentProcess, Setting
 from tests.support.mosquitto import Mosquitto
 
 
@@ -67,3 +68,28 @@ async def test_a_service_manager_that_is_not_there_is_no_failure(state_dir: Path
         await agent.wait_for_line("is up")
         agent.sigterm()
         assert await agent.wait() == 0
+
+
+async def test_the_watchdog_is_fed_while_the_link_is_down(state_dir: Path) -> None:
+    path = state_dir / "notify"
+    with listening(path) as sock:
+        settings: dict[str, Setting] = {"broker.urls": ["mqtt://127.0.0.1:1"]}
+        environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "300000"}
+        async with AgentProcess(state_dir, settings, environment=environment) as agent:
+            for _ in range(5):
+                await told(sock, "WATCHDOG=1")
+            agent.sigterm()
+            assert await agent.wait() == 0
+
+
+async def test_what_the_watchdog_ends_tells_where_it_stood(state_dir: Path) -> None:
+    path = state_dir / "notify"
+    with listening(path) as sock:
+        settings: dict[str, Setting] = {"broker.urls": ["mqtt://127.0.0.1:1"]}
+        environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "300000"}
+        async with AgentProcess(state_dir, settings, environment=environment) as agent:
+            await told(sock, "WATCHDOG=1")
+            agent.child.signal(signal.SIGABRT)  # what systemd sends in the end
+            await agent.wait_for_line("Fatal Python error: Aborted")
+            assert await agent.wait() == -signal.SIGABRT
+            assert any("run_forever" in line for line in agent.lines)
