@@ -164,12 +164,15 @@ class Resync:
             self._received(received)
         if self._correlation and (inbound.correlation_data or _correlation_of(said)) == self._correlation:
             self._replied.set()
+            if self._gate.refusal:  # it comes late, but now both sides are at the same state
+                self._let_through(is_reply=True)
 
     # Over a link.
 
     async def over(self, link: Link, connection: int) -> None:
         """Bring both sides to the same state, and keep them there until cancelled. Raises LinkDownError."""
         self._gate.close()
+        self._correlation = b""  # an answer to what the last connection asked is none now
         async with asyncio.TaskGroup() as group:
             subscribing = group.create_task(self._subscribe(link), name="subscribe")
             publishing = group.create_task(self._publish(link), name="state")

@@ -250,3 +250,18 @@ async def test_rubbish_on_desired_is_left_alone_and_costs_nothing_else(
         [result] = await answer(scripted)
         await stopped(robot)
     assert result["result"]["desired_version"] == 0
+
+
+async def test_a_late_reply_lets_commands_through_again_that_were_turned_away(
+    scripted: ScriptedBroker, state_dir: Path
+) -> None:
+    async with agent(state_dir, scripted, resync__timeout=0.3, resync__on_timeout="reject") as robot:
+        await subscribed(scripted)
+        send(scripted, "flush", {"id": "f"})
+        [result] = await answer(scripted)
+        assert result["status"] == "rejected"
+        reply(scripted, {}, correlations(scripted)[-1])
+        send(scripted, "flush", {"id": "g"})
+        [_, result] = await answer(scripted, 2)
+        assert result["status"] == "succeeded"
+        await stopped(robot)
