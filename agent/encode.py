@@ -9,6 +9,8 @@ from agent.model import Fields, Record, Value
 RESERVED = frozenset({"ts", "epoch", "seq", "clock", "id"})
 """Keys of a record that fields cannot have."""
 
+_DEEPEST = 64
+
 _plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
 _chunks = getattr(json.encoder, "c_make_encoder", None)
 if _chunks is not None:  # what JSONEncoder.encode makes anew for each call
@@ -68,17 +70,22 @@ def opened(text: bytes) -> tuple[str, bytes | None, bytes]:
 
 
 def document(values: Mapping[str, object]) -> bytes:
-    """Return a document that is not a record (status, health, loss) as a JSON object. NaN and infinity become null."""
+    """Return a document that is not a record (status, health, loss) as a JSON object.
+
+    NaN and infinity become null. So does what is nested deeper than 64, where that, or one of those, is in the way.
+    """
     try:
         text = _strict(values)
-    except ValueError:
-        text = _strict({key: _all_finite(value) for key, value in values.items()})
+    except (ValueError, RecursionError):
+        text = _strict({key: _all_finite(value, deep=_DEEPEST) for key, value in values.items()})
     return text.encode("utf-8", "replace")
 
 
-def _all_finite(value: object) -> object:
+def _all_finite(value: object, *, deep: int) -> object:
+    if isinstance(value, Mapping | list | tuple) and not deep:
+        return None
     if isinstance(value, Mapping):
-        return {key: _all_finite(item) for key, item in value.items()}
+        return {key: _all_finite(item, deep=deep - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_all_finite(item) for item in value]
+        return [_all_finite(item, deep=deep - 1) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from agent import clock, requests
 from agent.model import Inbound, Outcome, Released, Status
 from agent.requests import Request, RequestError
-from agent.topics import Topics
+from agent.topics import Topics, is_name
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,7 @@ class Receiver:
             log.warning("a message on %s is left alone: nobody asked for it", arrival.topic)
 
     def _command(self, inbound: Inbound, name: str) -> None:
+        inbound = _answerable(inbound)
         try:
             request = requests.parse(inbound.payload)
         except RequestError as exc:
@@ -118,7 +119,9 @@ class Receiver:
             return
         if inbound.response_topic is None and request.response_topic is not None:
             correlation_data = inbound.correlation_data or request.correlation_data
-            inbound = replace(inbound, response_topic=request.response_topic, correlation_data=correlation_data)
+            inbound = _answerable(
+                replace(inbound, response_topic=request.response_topic, correlation_data=correlation_data)
+            )
         now_ts = clock.unix_ms()
         entry = self._inbox.accept(
             inbound,
@@ -148,3 +151,14 @@ class Receiver:
         log.warning("command %s is rejected: %s", name, why)
         told_id = requests.told_id(inbound, request)
         self._replies.refuse(inbound, name, told_id, Outcome(status=Status.REJECTED, reason=why))
+
+
+def _answerable(inbound: Inbound) -> Inbound:
+    """Return a command whose result can be published: what is no topic is none, and `result/{name}` stands for it.
+
+    A broker closes the connection upon such a topic, and would at each connect: the result waits in the outbox.
+    """
+    if inbound.response_topic is None or is_name(inbound.response_topic):
+        return inbound
+    log.warning("%s: nothing can be published on its response topic %.80r", inbound.topic, inbound.response_topic)
+    return replace(inbound, response_topic=None)

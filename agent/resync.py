@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from agent import clock, encode, reasons
+from agent.arguments import is_plain
 from agent.model import Inbound, Limits, Message, Server
 from agent.shadow import Desired, Reported
 from agent.topics import Topics
@@ -19,6 +20,7 @@ _FIRST_WAIT = 1.0
 _SUBSCRIBE_AGAIN, _SUBSCRIBE_AGAIN_CAP = 30.0, 600.0
 _LARGEST_REQUEST = 2_000
 _CORRELATION_BYTES = 12
+_HIGHEST_VERSION = 2**63 - 1
 
 
 class OnTimeout(Enum):
@@ -132,10 +134,12 @@ class Resync:
 
     def desire(self, version: object, document: object) -> str:
         """Apply a desired state; return what is wrong with it, empty for nothing."""
-        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-            return "version must be a whole number of 1 or more"
-        if not isinstance(document, Mapping):
+        if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= _HIGHEST_VERSION:
+            return "version must be a whole number of 1 or more, in 63 bits"
+        if not isinstance(document, dict):
             return "desired must be an object"
+        if not is_plain(document):
+            return "desired has what is not finite, beyond 64 bits, too deep, NUL, or what is not UTF-8"
         if self._desired.apply(version, document):
             log.info("desired state %d is applied; refused: %s", version, self._desired.refused or "nothing")
             self._keep_desired()
@@ -160,12 +164,15 @@ class Resync:
             self._received(received)
         if self._correlation and (inbound.correlation_data or _correlation_of(said)) == self._correlation:
             self._replied.set()
+            if self._gate.refusal:  # it comes late, but now both sides are at the same state
+                self._let_through(is_reply=True)
 
     # Over a link.
 
     async def over(self, link: Link, connection: int) -> None:
         """Bring both sides to the same state, and keep them there until cancelled. Raises LinkDownError."""
         self._gate.close()
+        self._correlation = b""  # an answer to what the last connection asked is none now
         async with asyncio.TaskGroup() as group:
             subscribing = group.create_task(self._subscribe(link), name="subscribe")
             publishing = group.create_task(self._publish(link), name="state")
@@ -275,4 +282,4 @@ async def _until(event: asyncio.Event, time: float) -> None:
 def _correlation_of(said: Mapping[str, Any]) -> bytes | None:
     """Return the correlation data that stands in the body, as MQTT 3.1.1 has to have it."""
     text = said.get("correlation_data")
-    return text.encode() if isinstance(text, str) else None
+    return text.encode("utf-8", "replace") if isinstance(text, str) else None

@@ -21,6 +21,11 @@ def is_document(stream: str) -> bool:
     return stream.startswith("/")
 
 
+def is_name(topic: str) -> bool:
+    """Tell whether something can be published on it (MQTT 5 section 4.7.1): it has no wildcards, and is not empty."""
+    return topic != "" and set("+#\0").isdisjoint(topic)
+
+
 def event_stream(name: str) -> str:
     """Return the stream name under which the records of the event `name` are kept."""
     return EVENT + name

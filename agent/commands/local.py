@@ -24,6 +24,7 @@ class Program:
     send: Send
     names: set[str] = field(default_factory=set)
     running: dict[str, asyncio.Future[Outcome]] = field(default_factory=dict)
+    is_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class _Command:
 
     async def run(self, args: Mapping[str, Any], *, command_id: str) -> Outcome:
         """Have the program perform it, and wait for its word."""
+        if self.program.is_gone:
+            return Outcome(status=Status.INTERRUPTED, reason=_GONE)
         if command_id in self.program.running:
             return Outcome(status=Status.REJECTED, reason="one with this id is being performed")
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -85,6 +88,7 @@ class Local:
 
     def withdraw(self, program: Program) -> None:
         """Note that a program is gone: what it was performing is interrupted."""
+        program.is_gone = True
         for name in program.names:
             del self._programs[name]
         for waiter in program.running.values():

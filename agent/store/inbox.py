@@ -16,6 +16,7 @@ from agent.store.database import Database
 _MOST_REMEMBERED = 10_000
 _MOST_PACKETS = 1_000
 _FORGET_EVERY = 3_600_000  # Unix ms
+_FORGET_AFTER = 1_000  # commands
 
 
 class Standing(IntEnum):
@@ -87,6 +88,14 @@ class Inbox:
             " packet_id, received_ts FROM command WHERE state < 2 ORDER BY number"
         ):
             self._load(*entry)
+        for number, name, payload, packet_id, received_ts in await rows(
+            "SELECT number, name, payload, packet_id, received_ts FROM command"
+            " WHERE identity IS NULL AND packet_id IS NOT NULL AND state = 2 ORDER BY number DESC LIMIT ?",
+            (_MOST_PACKETS,),
+        ):
+            found = self._packets.get(packet_id)
+            if found is None or found[2].number < number:
+                self._packets[packet_id] = (name, payload, _Known(number, Standing.DONE, received_ts))
         self._senders = dict(await rows("SELECT name, seq FROM sender"))
         self._held = {packet_id for (packet_id,) in await rows("SELECT packet_id FROM held")}
         if self._open:
@@ -177,7 +186,9 @@ class Inbox:
 
     def new_session(self) -> None:
         """Forget what packets of the last session were."""
-        self._packets.clear()
+        if self._packets:
+            self._packets.clear()
+            self._book.write("UPDATE command SET packet_id = NULL WHERE packet_id IS NOT NULL")
         if self._held:
             self._held.clear()
             self._book.write("DELETE FROM held")
@@ -219,7 +230,8 @@ class Inbox:
 
     def _forget(self, now_ts: int) -> None:
         """Forget, now and then, what was done long ago, and the oldest where there is too much of it."""
-        if len(self._known) < _MOST_REMEMBERED and 0 <= now_ts - self._forgotten_ts < _FORGET_EVERY:
+        is_time = not 0 <= now_ts - self._forgotten_ts < _FORGET_EVERY or self._number % _FORGET_AFTER == 0
+        if len(self._known) < _MOST_REMEMBERED and not is_time:
             return
         self._forgotten_ts = now_ts
         surplus = len(self._known) - _MOST_REMEMBERED * 9 // 10
@@ -229,7 +241,11 @@ class Inbox:
             if place < surplus or known.received_ts < before:
                 self._book.write("DELETE FROM command WHERE identity = ?", identity)
                 del self._known[identity]
-        self._book.write("DELETE FROM command WHERE identity IS NULL AND state = 2 AND received_ts < ?", before)
+        self._book.write(
+            "DELETE FROM command WHERE identity IS NULL AND state = 2 AND (received_ts < ? OR number < ?)",
+            before,
+            self._number - _MOST_REMEMBERED,
+        )
 
 
 _INSERT = (

@@ -62,8 +62,10 @@ class Unconfirmed:
         return lacking
 
     async def _asked(self, channel: Channel) -> Iterator[Row]:
+        # What is answered may get to the disk while this reads, and what was read may be from before.
+        answered = self._confirmed.keys() | self._again.keys()
         rows = await self._database.rows(_OF_STREAM, (channel.counts.id,))
-        return (row for row in rows if row[0] not in self._confirmed and row[0] not in self._again)
+        return (row for row in rows if row[0] not in answered)
 
     def plan(self, commit: Commit) -> Iterable[Channel]:
         """Add what is to be written; return the streams whose counts have changed."""

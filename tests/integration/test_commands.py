@@ -390,3 +390,40 @@ async def test_with_clean_start_everything_is_subscribed_again_at_each_connect(
             await scripted.wait_for(lambda: len(scripted.connections) > connections)  # noqa: B023  used at once
         await stopped(robot)
     assert scripted.violations == []
+
+
+@pytest.mark.parametrize("topic", ["back/#", "back/+/1"])
+@pytest.mark.parametrize("place", ["property", "body"])
+async def test_a_response_topic_on_which_nothing_can_be_published_does_not_close_the_connection(
+    scripted: ScriptedBroker, state_dir: Path, topic: str, place: str
+) -> None:
+    async with agent(state_dir, scripted) as robot:
+        await subscribed(scripted)
+        if place == "property":
+            send(scripted, "ping", {"id": "a"}, properties=reply_to(topic, b"1"))
+        else:
+            send(scripted, "ping", {"id": "a", "response_topic": topic})
+        [result] = await answer(scripted)
+        await stopped(robot)
+    assert (result["id"], result["status"]) == ("a", "succeeded")
+    assert scripted.violations == []
+
+
+async def test_a_packet_without_an_identity_is_known_to_the_next_process_too_for_as_long_as_its_session_lasts(
+    scripted: ScriptedBroker, state_dir: Path
+) -> None:
+    async with agent(state_dir, scripted) as robot:
+        await subscribed(scripted)
+        packet_id = send(scripted, "ping", {})
+        [first] = await answer(scripted)
+        await scripted.wait_for(lambda: acknowledged(scripted, packet_id))
+        # The PUBACK was lost with the connection and with the process: it comes again, with DUP.
+        scripted.connection.session.outgoing[packet_id] = Publish(
+            topic=f"{PREFIX}/cmd/ping", payload=b"{}", qos=1, packet_id=packet_id
+        )
+        await robot.kill()
+        scripted.expect_client_memory_lost()
+        await robot.start()
+        await robot.wait_for_line("came again: it is not run again")
+        assert (await answer(scripted, 2))[-1] == first
+        await stopped(robot)

@@ -225,3 +225,43 @@ async def test_a_client_that_nobody_here_wrote_gets_the_state(mosquitto: Mosquit
     answered = json.loads(said)
     assert answered["status"] == "succeeded"
     assert answered["result"]["reported"]["agent"]["clock"] in {"synced", "unsynced"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"correlation_data":"\\ud800"}',
+        b'{"version":9223372036854775808,"desired":{}}',
+        b'{"version":3,"desired":{"a":%bNaN%b}}' % (b"[" * 700, b"]" * 700),
+        b'{"version":3,"desired":{"a":%b%b}}' % (b"[" * 900, b"]" * 900),
+        b'{"version":3,"desired":{"a":"\\ud800"}}',
+        b'{"received":{"imu":[[1,1,%b]],"\\ud800":[]}}' % (b"9" * 4000),
+    ],
+    ids=["half a surrogate pair", "beyond 63 bits", "deep and not finite", "deep", "not UTF-8", "long numbers"],
+)
+async def test_rubbish_on_desired_is_left_alone_and_costs_nothing_else(
+    scripted: ScriptedBroker, state_dir: Path, body: bytes
+) -> None:
+    async with agent(state_dir, scripted) as robot:
+        await subscribed(scripted)
+        await scripted.wait_for(lambda: asked(scripted))
+        reply(scripted, body)
+        send(scripted, "get_state", {"id": "s"})
+        [result] = await answer(scripted)
+        await stopped(robot)
+    assert result["result"]["desired_version"] == 0
+
+
+async def test_a_late_reply_lets_commands_through_again_that_were_turned_away(
+    scripted: ScriptedBroker, state_dir: Path
+) -> None:
+    async with agent(state_dir, scripted, resync__timeout=0.3, resync__on_timeout="reject") as robot:
+        await subscribed(scripted)
+        send(scripted, "flush", {"id": "f"})
+        [result] = await answer(scripted)
+        assert result["status"] == "rejected"
+        reply(scripted, {}, correlations(scripted)[-1])
+        send(scripted, "flush", {"id": "g"})
+        [_, result] = await answer(scripted, 2)
+        assert result["status"] == "succeeded"
+        await stopped(robot)

@@ -68,3 +68,12 @@ def test_whatever_the_fields_the_payload_is_json_with_the_same_fields(fields: di
     for name, value in fields.items():
         if isinstance(value, int) and not any(0xD800 <= ord(c) <= 0xDFFF for c in name):
             assert parsed[name] == value
+
+
+def test_a_document_that_is_too_deep_is_cut_off_and_costs_nothing_else() -> None:
+    for end in (float("nan"), 1.0):
+        deep: object = end
+        for _ in range(5_000):
+            deep = [deep]
+        said = json.loads(encode.document({"id": "a", "result": deep}))
+        assert said["id"] == "a"
