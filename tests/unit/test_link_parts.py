@@ -11,6 +11,7 @@ from agent.errors import Cause
 from agent.link.history import History, percentile
 from agent.link.outstanding import Outstanding
 from agent.link.progress import RoundTrip
+from agent.link.repeats import Repeats
 from agent.link.servers import Servers, references
 from agent.model import Server
 
@@ -87,6 +88,18 @@ def test_a_referred_server_is_tried_again_after_a_loss_and_the_list_after_a_fail
     assert not servers.is_away
     assert not servers.failed()
     assert servers.current == A
+
+
+# What is told again.
+
+
+def test_what_repeats_is_told_at_growing_intervals_and_at_least_once_an_hour() -> None:
+    repeats = Repeats()
+    told = [now for now in range(20_000) if repeats.is_due("gone", now)]
+    assert told == [0, 60, 180, 420, 900, 1860, 3780, 7380, 10980, 14580, 18180]
+    assert repeats.is_due("other", 0)
+    repeats.forget()
+    assert repeats.is_due("gone", 0)
 
 
 # What is told.
