@@ -37,7 +37,7 @@ class Servers:
 
     def __init__(self, servers: Sequence[Server], *, referrals: Sequence[str] = ()) -> None:
         self._servers = tuple(servers)
-        self._referrals = tuple(referrals)
+        self._referrals = tuple(name.lower() for name in referrals)  # as references are read
         self._round = list(self._servers)
         self._place = 0
         self._referred: Server | None = None

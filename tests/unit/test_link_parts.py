@@ -80,6 +80,11 @@ def test_no_server_reference_raises(text: str) -> None:
         assert 0 < server.port < 65_536
 
 
+def test_the_case_of_a_name_that_may_be_referred_to_does_not_matter() -> None:
+    assert Servers([A], referrals=["*.Fleet.Example"]).refer("N1.fleet.example") is not None
+    assert Servers([A], referrals=["C.Example"]).refer("c.example:1883") == C
+
+
 def test_a_referred_server_is_tried_again_after_a_loss_and_the_list_after_a_failure() -> None:
     servers = Servers([A, B], referrals=["*.example"])
     assert servers.refer("c.example:1883") == C
