@@ -60,6 +60,11 @@ class Connection:
         self._session: Session | None = None
         self._peer: str | None = None
         self._source: str | None = None
+        """This side's address of the last connection."""
+        self._seen: str | None = None
+        """What the path check said last."""
+        self._usual: str | None = None
+        """What it said when that connection was there."""
 
     @property
     def state(self) -> State:
@@ -91,7 +96,7 @@ class Connection:
 
     async def keep(self, serve: Callable[[Session], Awaitable[None]]) -> None:
         """Connect, `serve` the session until it raises LinkDownError, and again; return when `serve` returns."""
-        self._source = netwatch.source_to(self._peer)
+        self._seen = netwatch.source_to(self._peer)
         self._happened(states.Started())
         async with asyncio.TaskGroup() as group:
             with netwatch.watching(self._look):
@@ -125,14 +130,22 @@ class Connection:
                 if attempt is None or attempt == self.number:
                     return event
             except TimeoutError:
-                if netwatch.source_to(self._peer) != self._source:
+                if netwatch.source_to(self._peer) != self._seen:
                     self._look()
 
     def _look(self) -> None:
-        self._source = netwatch.source_to(self._peer)
+        self._seen = netwatch.source_to(self._peer)
+        # Rules of the routing may send TCP another way than the path check (ip-rule(8)): what counts is a change.
+        source = self._source if self._source is not None and self._seen == self._usual else self._seen
         is_clear = self._session is None or self._session.is_drained
         answer_within = self._round_trip.probe_deadline if is_clear else None
-        self._happened(states.Looked(source=self._source, answer_within=answer_within))
+        self._happened(states.Looked(source=source, answer_within=answer_within))
+
+    def _dialled(self, event: states.Dialled) -> None:
+        if event.source != self._source:
+            self._round_trip.forget()
+        self._peer, self._source = event.peer, event.source
+        self._seen = self._usual = netwatch.source_to(event.peer)
 
     # What is done.
 
@@ -160,14 +173,13 @@ class Connection:
 
     async def _try(self, dial: states.Dial, number: int, serve: Callable[[Session], Awaitable[None]]) -> None:
         def tell(event: states.Event) -> None:
+            if isinstance(event, states.Dialled):
+                self._dialled(event)
             self._happened(event, number)
 
         try:
             async with self._open_session(dial, number, self._round_trip, tell) as session:
                 self._session = session
-                if session.source != self._source:
-                    self._round_trip.forget()
-                self._peer, self._source = session.peer, session.source
                 tell(states.Greeted())
                 await serve(session)
         except LinkDownError as exc:
@@ -193,7 +205,7 @@ class Connection:
         if after is State.UP and not before.is_up:
             server = self._machine.servers.current
             log.info("link up, connection %d to %s, after %.1f s", self.number, server, change.lasted)
-        elif after in states.WAITING or (before.is_up and not after.is_up and after is not State.STOPPED):
+        elif change.is_news and after is not State.STOPPED and not after.is_up:
             log.log(_level(change), "link down: %s; next attempt %s", change.why, _when(change.wait))
         else:
             log.debug("link: %s -> %s: %s", before.value, after.value, change.why)
@@ -202,9 +214,7 @@ class Connection:
 
 
 def _level(change: states.Changed) -> int:
-    if change.after is State.PARKED:
-        return logging.ERROR
-    return logging.WARNING if change.is_news else logging.INFO
+    return logging.ERROR if change.after is State.PARKED else logging.WARNING
 
 
 def _when(wait: float) -> str:

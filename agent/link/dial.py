@@ -55,7 +55,8 @@ def cause_of(error: OSError) -> Cause:
 async def _first(addresses: Sequence[Address], dead_after: float, again_after: float | None) -> socket.socket:
     """Connect to all addresses, each with a head start before the next (RFC 8305), and return the first that is up.
 
-    Raises the OSError of the last one to fail if none is.
+    Raises the OSError of the last one to fail if none is, but rather that of a host that was reached: where this side
+    has no IPv6, a name's other address says nothing of the broker.
     """
     won: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
     try:
@@ -73,7 +74,8 @@ async def _first(addresses: Sequence[Address], dead_after: float, again_after: f
         raise
     if won.done():
         return won.result()
-    raise next(failure for task in reversed(tries) if (failure := task.result()) is not None)
+    failures = [failure for task in reversed(tries) if (failure := task.result()) is not None]
+    raise next((failure for failure in failures if not cause_of(failure).is_own_link), failures[0])
 
 
 async def _try(

@@ -11,6 +11,7 @@ from agent import reasons
 from agent.backoff import Backoff
 from agent.errors import Cause, ConnectRefusedError, LinkDownError
 from agent.link.history import History
+from agent.link.repeats import Repeats
 from agent.link.servers import Servers
 from agent.link.states import (
     TRYING,
@@ -94,8 +95,10 @@ class Machine:
         """The address that the link or the last attempt goes out from."""
         self._is_proven = False
         self._probed_at = -inf
+        self._doubted_at = now
         self._returns = 0
         self._return_at: float | None = None
+        self._repeats = Repeats()
 
     def step(self, event: Event, now: float) -> list[Action]:
         """Take one event, and return what is to be done, in order."""
@@ -219,13 +222,17 @@ class Machine:
     def _give_up(self, why: LinkDownError, now: float) -> None:
         """End a link that is up, by this side's decision."""
         self._judge(now)
-        self.history.down(now, why.cause, silent_for=why.silent_for)
+        doubted_for = 0.0 if self.state is State.UP else now - self._doubted_at
+        self.history.down(now, why.cause, silent_for=max(why.silent_for, doubted_for))
         self._down_since = now
         self._actions.append(Abort())
 
     def _judge(self, now: float) -> None:
         """See whether the link has shown that the broker is well, so that the waits begin anew."""
-        if self._is_proven or now - self.since >= self._waits.stable_after:
+        is_stable = now - self.since >= self._waits.stable_after
+        if is_stable:
+            self.servers.settled()
+        if self._is_proven or is_stable:
             self._failures = 0
             if not self.servers.is_away:
                 self._returns = 0
@@ -241,13 +248,15 @@ class Machine:
         if reasons.refers_elsewhere(why.reason_code) and (there := self.servers.refer(why.reference)) is not None:
             self._dial(now, f"{why}; going to {there}")
             return
+        is_news = self._repeats.is_due((self.servers.current, why.cause, why.reason_code), now)
         is_over = self.servers.failed() if not was_up else False
         needs_a_person = isinstance(why, ConnectRefusedError) and reasons.needs_a_person(why.reason_code)
         self._refusals = self._refusals + 1 if needs_a_person else 0
         if self._refusals >= len(self.servers) or why.reason_code == reasons.TAKEN_OVER:
-            self._wait(State.PARKED, now, why)
+            self._wait(State.PARKED, now, why, is_news=is_news)
         else:
-            self._wait(State.NO_ROUTE if why.cause is Cause.NO_ROUTE else State.BACKOFF, now, why)
+            state = State.NO_ROUTE if why.cause is Cause.NO_ROUTE else State.BACKOFF
+            self._wait(state, now, why, is_news=is_news)
         if is_over or was_up:
             self._failures += 1
 
@@ -259,6 +268,7 @@ class Machine:
         self._is_proven = False
         self._probed_at = -inf
         self._unanswered_hellos = self._refusals = 0
+        self._repeats.forget()
         self.cause = ""
         self._transition(State.UP, now, "CONNACK")
         self._plan_return(now)
@@ -272,12 +282,12 @@ class Machine:
         hello_timeout = max(self._waits.hello_timeout, min(grown, _HELLO_GROWS_TO))
         self._actions.append(Dial(server=self.servers.current, hello_timeout=hello_timeout))
 
-    def _wait(self, state: State, now: float, why: LinkDownError) -> None:
+    def _wait(self, state: State, now: float, why: LinkDownError, *, is_news: bool = True) -> None:
         self._waits_for_own_link = why.cause.is_own_link
         wait = self._wait_in(state, why, now)
         self.deadline = now + wait
         hint = ": another client has the same client identifier" if why.reason_code == reasons.TAKEN_OVER else ""
-        self._transition(state, now, f"{why}{hint}", wait=wait)
+        self._transition(state, now, f"{why}{hint}", wait=wait, is_news=is_news)
 
     def _wait_in(self, state: State, why: LinkDownError, now: float) -> float:
         broker = self._waits.broker
@@ -291,13 +301,15 @@ class Machine:
         most = max(broker.base, (now - self._down_since) / 2) if why.cause is Cause.REFUSED else inf
         return broker.wait(self._failures, uniform=self._uniform, most=most)
 
-    def _transition(self, to: State, now: float, why: str, *, wait: float = 0.0) -> None:
+    def _transition(self, to: State, now: float, why: str, *, wait: float = 0.0, is_news: bool = False) -> None:
         before, lasted = self.state, now - self.since
         if not to.is_up and to is not State.STOPPED and (before.is_up or to in WAITING):
             self.cause = why
         # A row of failed attempts is one outage, and a doubt no end: the change between up and down counts.
         if to.is_up != before.is_up or to is State.STOPPED:
             self.since = now
-        is_news = before.is_up or to.is_up or (to in WAITING and self._failures == 0)
+        if before is State.UP and to.is_up:
+            self._doubted_at = now
         self.state = to
+        is_news = is_news or before.is_up or to.is_up
         self._actions.append(Changed(before=before, after=to, why=why, wait=wait, is_news=is_news, lasted=lasted))

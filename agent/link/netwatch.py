@@ -30,14 +30,15 @@ def source_to(peer: str | None) -> str | None:
     Connecting a UDP socket sends nothing (udp(7)). With `peer` None it is the way to anywhere.
     """
     for host in (peer,) if peer else _ANYWHERE:
-        with suppress(OSError), socket.socket(_family(host), socket.SOCK_DGRAM) as sock:
-            sock.connect((host, _PORT))
-            return str(sock.getsockname()[0])
+        with suppress(OSError):
+            # A zone (fe80::1%2) is read by getaddrinfo only.
+            [(family, kind, _, _, address)] = socket.getaddrinfo(
+                host, _PORT, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+            )
+            with socket.socket(family, kind) as sock:
+                sock.connect(address)
+                return str(sock.getsockname()[0])
     return None
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 @contextmanager

@@ -79,7 +79,7 @@ async def open_session(
         again_after=round_trip.again_after,
     )
     route = _route(connected, hello)
-    tell(Dialled(source=route.source))
+    tell(Dialled(source=route.source, peer=route.peer))
     level = packets.encoder(hello.version).level
     handler = Handler(ConnectionState(protocol_version=level), round_trip, tell)
     until = asyncio.get_running_loop().time() + hello.hello_timeout
@@ -97,10 +97,16 @@ async def open_session(
 
 def _route(connected: socket.socket, hello: Hello) -> Route:
     try:
-        return Route(server=hello.server, source=str(connected.getsockname()[0]), peer=str(connected.getpeername()[0]))
+        source, peer = connected.getsockname(), connected.getpeername()
     except OSError as exc:  # it was reset meanwhile
         connected.close()
         raise LinkDownError(f"cannot connect to {hello.server}: {exc.strerror}", cause=Cause.RESET) from exc
+    return Route(server=hello.server, source=str(source[0]), peer=_with_zone(*peer))
+
+
+def _with_zone(host: str, _port: int, _flow: int = 0, zone: int = 0) -> str:
+    """Return an address that leads back to its host: a link-local one needs the interface (RFC 4007 section 11)."""
+    return f"{host}%{zone}" if zone else host
 
 
 async def _connection(connected: socket.socket, handler: Handler, hello: Hello, until: float) -> MQTTConnection:

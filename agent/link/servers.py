@@ -37,10 +37,12 @@ class Servers:
 
     def __init__(self, servers: Sequence[Server], *, referrals: Sequence[str] = ()) -> None:
         self._servers = tuple(servers)
-        self._referrals = tuple(referrals)
+        self._referrals = tuple(name.lower() for name in referrals)  # as references are read
         self._round = list(self._servers)
         self._place = 0
         self._referred: Server | None = None
+        self._was_referred_to = False
+        """Whether the referred one was connected."""
         self._hops = 0
 
     def __len__(self) -> int:
@@ -63,22 +65,30 @@ class Servers:
 
     def connected(self) -> None:
         """Note that the current one is connected: the next round begins with it."""
-        self._hops = 0
+        self._was_referred_to = self._referred is not None
         if self._referred is None:
             place, self._place = self._place, 0
             self._round.insert(0, self._round.pop(place))
 
     def failed(self) -> bool:
-        """Go on to the next one; tell whether the round is over, so that it is time to wait longer."""
+        """Go on to the next one; tell whether the round is over, so that it is time to wait longer.
+
+        After a referred one that was connected it is the one that had referred to it; else that has had its turn.
+        """
         self._hops = 0
-        if self._referred is not None:
-            self._referred = None
+        was_connected, self._was_referred_to = self._was_referred_to, False
+        self._referred = None
+        if was_connected:
             return len(self._servers) == 1
         self._place += 1
         if self._place < len(self._round):
             return False
         self._round, self._place = list(self._servers), 0
         return True
+
+    def settled(self) -> None:
+        """Note that the current one has kept the link: what it may say later is no part of the same circle."""
+        self._hops = 0
 
     def go_home(self) -> None:
         """Make the preferred one the current one."""
@@ -91,7 +101,7 @@ class Servers:
         current = self.current
         for server in references(text, like=current):
             if server != current and self._is_allowed(server.host):
-                self._referred, self._hops = server, self._hops + 1
+                self._referred, self._was_referred_to, self._hops = server, False, self._hops + 1
                 return server
         return None
 

@@ -215,18 +215,21 @@ class Session:
             # That a few small packets have arrived says nothing: a frozen server's machine still receives them.
             if unsent < before and (unsent or before >= _SOME_BYTES):
                 self._handler.outstanding.progressed(now)
-            left = _CHECK_EVERY
+            left = next_check = _CHECK_EVERY
             if (since := self._handler.outstanding.since) is not None:
                 silent_for = now - since
                 if (left := self._round_trip.deadline - silent_for) <= 0:
                     text = f"no answer for {silent_for:.1f} s"
                     raise LinkDownError(text, cause=Cause.NO_PROGRESS, silent_for=silent_for)
-            quiet = now - min(self._handler.last_in, self._last_out)
-            if self._keep_alive and quiet >= _PING_AFTER * self._keep_alive:
-                self._ping()
+            if self._keep_alive:
+                ping_in = min(self._handler.last_in, self._last_out) + _PING_AFTER * self._keep_alive - now
+                if ping_in <= 0:
+                    self._ping()
+                else:
+                    next_check = min(next_check, ping_in)
             if self._tls is not None:
                 self._tls.remind()
-            await asyncio.wait([self.ended], timeout=min(left, _CHECK_EVERY))
+            await asyncio.wait([self.ended], timeout=min(left, next_check))
         raise self.ended.result()
 
     def probe(self) -> None:

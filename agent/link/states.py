@@ -41,9 +41,10 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialled:
-    """The TCP connection is there; `source` is this side's address."""
+    """The TCP connection is there; `source` is this side's address, `peer` the server's, None where it is not known."""
 
     source: str
+    peer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,7 @@ class Knock:
 class Changed:
     """The state has changed: tell it. `wait` is in seconds, where the new state is one that waits.
 
-    `is_news` is False for what has been told before in much the same words: one more failed attempt.
+    `is_news` is False for what was told not long ago in much the same words: one more failed attempt.
     """
 
     before: State

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from agent import sources
+from agent.link.opening import Hello as Connect
+from agent.link.opening import open_session
+from agent.model import Message, Server
 from tests.support import outbox_file
 from tests.support.agent_process import AgentProcess, Setting
 from tests.support.agent_socket import AgentSocket
 from tests.support.connection import Connection
-from tests.support.packets import Packet, Publish, Pubrec
+from tests.support.packets import Packet, Pingreq, Publish, Pubrec
 from tests.support.robot_net import robot_net
 from tests.support.script import Received
 from tests.support.scripted import Hello, Script, ScriptedBroker
@@ -94,6 +97,25 @@ async def test_a_broker_that_answers_pings_but_acknowledges_nothing_is_given_up(
             await feed(robot, range(5))
             await robot.wait_for_line("link down: no answer for")
         await scripted.wait_for(lambda: set(numbers(scripted.accepted)) == set(range(5)))
+
+
+async def test_a_ping_comes_within_the_shortest_keep_alive_of_a_server(scripted: ScriptedBroker) -> None:
+    pinged = asyncio.Event()
+
+    def note(_connection: Connection, packet: Packet) -> None:
+        if isinstance(packet, Pingreq):
+            pinged.set()
+
+    scripted.default = Script(properties={"server_keep_alive": 1}, on_packet=note)
+    server = Server(host=scripted.host, port=scripted.port)
+    async with open_session(Connect(server=server, client_id="robot")) as session:
+        watch = asyncio.get_running_loop().create_task(session.watch())
+        await asyncio.sleep(0.3)  # between two looks of the watch
+        assert await session.submit(Message(topic="a", payload=b"", qos=1)) == 0
+        async with asyncio.timeout(30):
+            await pinged.wait()
+        watch.cancel()
+    assert scripted.violations == []
 
 
 @pytest.mark.root(reason="it makes a network namespace")

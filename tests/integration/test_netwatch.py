@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import socket
 import subprocess
 import sys
@@ -71,3 +72,42 @@ async def test_where_it_cannot_be_watched_it_is_said_once_and_all_else_goes_on(
     [line] = [record.getMessage() for record in caplog.records]
     assert line.startswith("cannot watch the network (")
     assert line.endswith("changes are noticed within a second instead")
+
+
+_LINK_LOCAL = """
+import asyncio, socket, sys
+from agent.errors import LinkDownError
+from agent.link.netwatch import source_to
+from agent.link.opening import Hello, open_session
+from agent.link.states import Dialled
+from agent.model import Server
+
+async def main():
+    host = sys.argv[1]
+    with socket.socket(socket.AF_INET6) as listener:
+        listener.bind(("::", 0))
+        listener.listen()
+        server, told = Server(host=host, port=listener.getsockname()[1]), []
+        try:
+            async with open_session(Hello(server=server, client_id="r", hello_timeout=0.1), tell=told.append):
+                pass
+        except LinkDownError:
+            pass
+    [dialled] = [event for event in told if isinstance(event, Dialled)]
+    print(dialled.source == source_to(dialled.peer) == source_to(host))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.root(reason="it makes a network namespace")
+def test_the_way_to_a_link_local_address_is_seen() -> None:
+    with robot_net(kbit_per_second=1000) as net:
+        device = f"rr{os.getpid()}"
+        for arguments in (("link", "set", "lo", "up"), ("addr", "add", "fe80::77/64", "dev", device, "nodad")):
+            subprocess.run(["ip", "-n", net.name, *arguments], timeout=30, check=True)
+        told = subprocess.run(
+            ["ip", "netns", "exec", net.name, sys.executable, "-c", _LINK_LOCAL, f"fe80::77%{device}"],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert (told.stdout, told.stderr) == ("True\n", "")

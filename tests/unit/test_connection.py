@@ -54,6 +54,7 @@ class Ends:
         self.dialled: list[Server] = []
         self.sessions: list[Played] = []
         self.reachable = asyncio.Event()
+        self.source = "127.0.0.1"
         backoff = Backoff(strategy=Strategy.FIXED, base=wait, cap=wait, jitter=0.0)
         self.told: list[str] = []
         self.connection = Connection(
@@ -74,11 +75,11 @@ class Ends:
         end = self.ends.pop(0) if self.ends else None
         if end is not None:
             raise end
-        round_trip.answered(0.001)
-        session = Played()
+        session = Played(source=self.source)
         self.sessions.append(session)
         self.tell = tell
-        tell(states.Dialled(source=session.source))
+        tell(states.Dialled(source=session.source, peer=session.peer))
+        round_trip.answered(0.001)
         yield cast("Session", session)
 
     async def is_reachable(self, _server: Server) -> bool:
@@ -162,6 +163,64 @@ async def test_another_source_address_ends_the_session_and_the_next_one_begins_a
     await until(lambda: len(ends.sessions) == 2)
     assert ends.connection.figures()["downs"] == {"address changed": 1}
     await cancelled(task)
+
+
+async def test_where_routing_sends_tcp_another_way_than_the_path_check_a_change_counts_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends, seen = Ends(wait=3600), "127.0.0.9"
+    monkeypatch.setattr(netwatch, "source_to", lambda _peer: seen)
+    task = ends.keep(for_ever)
+    await until(lambda: ends.connection.state is State.UP)
+    for _ in range(3):
+        ends.connection._look()
+        await until(ends.connection._events.empty)
+    assert ends.connection.number == 1
+    seen = "127.0.0.8"
+    await until(lambda: len(ends.sessions) == 2)
+    assert ends.connection.figures()["downs"] == {"address changed": 1}
+    await cancelled(task)
+
+
+async def test_the_path_check_is_that_of_the_server_that_is_greeted_and_not_of_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends, greeted = Ends(), asyncio.Event()
+    monkeypatch.setattr(netwatch, "source_to", lambda peer: "127.0.0.1" if peer == "127.0.0.1" else "10.0.0.1")
+
+    @asynccontextmanager
+    async def slowly(
+        dial: states.Dial, number: int, _round_trip: RoundTrip, tell: Callable[[states.Event], None]
+    ) -> AsyncIterator[Session]:
+        ends.dialled.append(dial.server)
+        assert number == 1, "given up in the greeting"
+        tell(states.Dialled(source="127.0.0.1", peer="127.0.0.1"))
+        await greeted.wait()
+        yield cast("Session", Played())
+
+    ends.connection._open_session = slowly
+    task = ends.keep(for_ever)
+    await until(lambda: ends.connection.state is State.HELLO)
+    for _ in range(3):
+        ends.connection._look()
+        await until(ends.connection._events.empty)
+    greeted.set()
+    await until(lambda: ends.connection.state is State.UP)
+    await cancelled(task)
+
+
+async def test_what_was_learnt_of_the_way_is_forgotten_with_the_address_and_not_what_connack_tells() -> None:
+    ends = Ends()
+
+    async def serve(_session: Session) -> None:
+        if ends.connection.number == 1:
+            ends.source = "127.0.0.2"
+            for _ in range(100):
+                ends.connection._round_trip.answered(5.0)
+            raise down()
+
+    await ends.connection.keep(serve)
+    assert ends.connection._round_trip.smoothed == 0.001
 
 
 async def test_what_an_attempt_tells_that_was_given_up_is_not_taken_for_the_next_one(

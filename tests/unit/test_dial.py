@@ -88,6 +88,16 @@ async def test_if_all_addresses_refuse_the_reason_is_told(monkeypatch: pytest.Mo
     assert caught.value.cause is Cause.REFUSED
 
 
+async def test_that_an_address_refuses_says_more_than_that_there_is_no_way_to_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # TCP has no way to a group (RFC 9293 section 3.9.2.3), as it has none to an IPv6 address where there is no IPv6.
+    addresses(monkeypatch, ("127.0.0.1", 1), ("224.0.0.1", 1))
+    with pytest.raises(LinkDownError) as told:
+        await dial(Server(host="broker", port=1883), timeout=20, dead_after=10)
+    assert told.value.cause is Cause.REFUSED
+
+
 async def test_a_broker_that_is_silent_costs_the_time_that_was_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     with black_hole("127.0.0.1") as silent:
         addresses(monkeypatch, ("127.0.0.1", silent))

@@ -11,6 +11,7 @@ from agent.errors import Cause
 from agent.link.history import History, percentile
 from agent.link.outstanding import Outstanding
 from agent.link.progress import RoundTrip
+from agent.link.repeats import Repeats
 from agent.link.servers import Servers, references
 from agent.model import Server
 
@@ -79,6 +80,11 @@ def test_no_server_reference_raises(text: str) -> None:
         assert 0 < server.port < 65_536
 
 
+def test_the_case_of_a_name_that_may_be_referred_to_does_not_matter() -> None:
+    assert Servers([A], referrals=["*.Fleet.Example"]).refer("N1.fleet.example") is not None
+    assert Servers([A], referrals=["C.Example"]).refer("c.example:1883") == C
+
+
 def test_a_referred_server_is_tried_again_after_a_loss_and_the_list_after_a_failure() -> None:
     servers = Servers([A, B], referrals=["*.example"])
     assert servers.refer("c.example:1883") == C
@@ -87,6 +93,18 @@ def test_a_referred_server_is_tried_again_after_a_loss_and_the_list_after_a_fail
     assert not servers.is_away
     assert not servers.failed()
     assert servers.current == A
+
+
+# What is told again.
+
+
+def test_what_repeats_is_told_at_growing_intervals_and_at_least_once_an_hour() -> None:
+    repeats = Repeats()
+    told = [now for now in range(20_000) if repeats.is_due("gone", now)]
+    assert told == [0, 60, 180, 420, 900, 1860, 3780, 7380, 10980, 14580, 18180]
+    assert repeats.is_due("other", 0)
+    repeats.forget()
+    assert repeats.is_due("gone", 0)
 
 
 # What is told.

@@ -246,6 +246,48 @@ def test_an_address_that_changes_is_answered_at_once_and_counts_as_a_handoff() -
     assert figures["downs"] == {"address changed": 1}
 
 
+def test_the_gap_of_a_handoff_begins_when_the_old_route_went() -> None:
+    lab = Lab().up()
+    lab.happens(look(None))
+    lab.passes(2.0)
+    lab.happens(look(THERE))
+    lab.passes(0.25)
+    lab.happens(states.Dialled(source=THERE), states.Greeted())
+    assert lab.machine.history.figures(lab.now)["handoff_gap_p50"] == 2.25
+
+
+@pytest.mark.parametrize("cause", [Cause.NO_ROUTE, Cause.CONNECT_TIMEOUT, Cause.REFUSED, Cause.REJECTED])
+def test_a_week_without_a_link_is_told_in_a_few_lines_a_day(cause: Cause) -> None:
+    lab = Lab(FIRST, SECOND).up()
+    failure = refused(0x86) if cause is Cause.REJECTED else down(cause)
+    told = []
+    end = lab.now + 7 * 86_400
+    while lab.now < end:
+        [change] = [action for action in lab.happens(failure) if isinstance(action, Changed)]
+        if change.is_news:
+            told.append(lab.now)
+        lab.passes(lab.wait + 3.0)
+    assert 7 * 24 < len(told) < 7 * 24 * 2 + 30
+    assert max(later - earlier for earlier, later in itertools.pairwise(told)) < 3700
+
+
+def test_another_failure_is_told_at_once_and_after_a_link_all_are() -> None:
+    lab = Lab()
+
+    def is_told(event: Event) -> bool:
+        [change] = [action for action in lab.happens(event) if isinstance(action, Changed)]
+        lab.passes(lab.wait)
+        return change.is_news
+
+    lab.happens(states.Started())
+    assert is_told(down(Cause.REFUSED))
+    assert not is_told(down(Cause.REFUSED))
+    assert is_told(down(Cause.NO_ROUTE))
+    lab.happens(states.Dialled(source=HERE), states.Greeted())
+    assert is_told(down(Cause.CLOSED))
+    assert is_told(down(Cause.REFUSED))
+
+
 def test_a_route_that_is_back_in_time_costs_a_probe_only() -> None:
     lab = Lab().up()
     lab.happens(look(None))
@@ -372,6 +414,39 @@ def test_a_server_reference_is_followed_only_where_it_is_allowed_and_not_round_i
         if lab.state is State.BACKOFF:
             break
     assert followed == [*names[:3], str(FIRST)]
+
+
+def test_brokers_that_take_the_session_and_then_refer_to_each_other_do_not_send_it_round_in_circles() -> None:
+    lab = Lab(FIRST, referrals=["b.example"]).up()
+    refers = {FIRST: "b.example:1883", SECOND: "a.example:1883"}
+    for _ in range(3):
+        lab.happens(states.Proven(), down(Cause.DISCONNECTED, 0x9C, reference=refers[lab.machine.servers.current]))
+        assert lab.state is State.DIAL
+        lab.happens(states.Dialled(source=HERE), states.Greeted())
+    reference = refers[lab.machine.servers.current]
+    lab.happens(states.Proven(), down(Cause.DISCONNECTED, 0x9C, reference=reference))
+    assert lab.state is State.BACKOFF
+    lab.passes(lab.wait)
+    lab.happens(states.Dialled(source=HERE), states.Greeted())
+    lab.passes(31.0)  # now it has kept the link: that it refers elsewhere is no circle
+    lab.happens(down(Cause.DISCONNECTED, 0x9C, reference=reference))
+    assert lab.state is State.DIAL
+
+
+def test_a_broker_that_refers_to_one_that_is_away_does_not_keep_from_the_next_in_the_list() -> None:
+    lab = Lab(FIRST, SECOND, referrals=["c.example"])
+    lab.happens(states.Started())
+    tried, waits = [], []
+    for _ in range(4):
+        tried.append(lab.machine.servers.current.host)
+        if tried[-1] == "a.example":
+            lab.happens(states.Dialled(source=HERE), down(Cause.REJECTED, 0x9C, reference="c.example"))
+            tried.append(lab.machine.servers.current.host)
+        lab.happens(down(Cause.NO_CONNACK))
+        waits.append(lab.wait)
+        lab.passes(lab.wait)
+    assert tried == ["a.example", "c.example", "b.example"] * 2
+    assert waits == [1.0, 1.0, 2.0, 2.0]
 
 
 # Several brokers.
