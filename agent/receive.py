@@ -34,6 +34,7 @@ class Inbox(Protocol):
     ) -> Entry | int: ...
     def entry(self, number: int) -> Entry | None: ...  # noqa: D102
     def is_stale(self, sender: str, seq: int) -> bool: ...  # noqa: D102
+    def touch(self) -> None: ...  # noqa: D102
     def hold(self, packet_id: int) -> bool: ...  # noqa: D102
     def release(self, packet_id: int) -> None: ...  # noqa: D102
 
@@ -150,6 +151,7 @@ class Receiver:
     def _refuse(self, inbound: Inbound, name: str, request: Request | None, why: str) -> None:
         log.warning("command %s is rejected: %s", name, why)
         told_id = requests.told_id(inbound, request)
+        self._inbox.touch()  # so that the refusal is durable before PUBACK, too
         self._replies.refuse(inbound, name, told_id, Outcome(status=Status.REJECTED, reason=why))
 
 

@@ -16,6 +16,7 @@ from agent.topics import Topics
 
 log = logging.getLogger(__name__)
 
+_TIMED_OUT = "timed out"
 _FIRST_WAIT = 1.0
 _SUBSCRIBE_AGAIN, _SUBSCRIBE_AGAIN_CAP = 30.0, 600.0
 _LARGEST_REQUEST = 2_000
@@ -111,6 +112,7 @@ class Resync:
         self._qos = qos
         self._subscribed: Server | None = None
         self._published: tuple[Server, int] | None = None
+        self._kept: tuple[int, asyncio.Future[None]] | None = None
         self._correlation = b""
         self._replied = asyncio.Event()
         self._stir = asyncio.Event()
@@ -160,11 +162,11 @@ class Resync:
             return
         if "desired" in said and (why := self.desire(said.get("version"), said["desired"])):
             log.warning("what came on %s is left alone: %s", inbound.topic, why)
-        if isinstance(received := said.get("received"), dict):
-            self._received(received)
         if self._correlation and (inbound.correlation_data or _correlation_of(said)) == self._correlation:
+            if isinstance(received := said.get("received"), dict):
+                self._received(received)
             self._replied.set()
-            if self._gate.refusal:  # it comes late, but now both sides are at the same state
+            if self.outcome == _TIMED_OUT:  # it comes late, but now both sides are at the same state
                 self._let_through(is_reply=True)
 
     # Over a link.
@@ -174,9 +176,9 @@ class Resync:
         self._gate.close()
         self._correlation = b""  # an answer to what the last connection asked is none now
         async with asyncio.TaskGroup() as group:
-            subscribing = group.create_task(self._subscribe(link), name="subscribe")
+            group.create_task(self._subscribe(link), name="subscribe")
             publishing = group.create_task(self._publish(link), name="state")
-            await asyncio.wait([subscribing], timeout=self._timeout)
+            await asyncio.sleep(0)  # SUBSCRIBE goes first: a server does things in their order
             self._let_through(is_reply=await self._ask(link, connection))
             while self._before_asking is not None:
                 await asyncio.sleep(self._every)
@@ -187,7 +189,7 @@ class Resync:
         """Subscribe where the session does not know it yet; what is refused is tried again, more and more rarely."""
         if link.limits.session_present and self._subscribed == link.server:
             return
-        wanted = {self._topics.commands: self._qos, self._topics.desired: 1}
+        wanted = {self._topics.desired: 1, self._topics.commands: self._qos}
         wait = _SUBSCRIBE_AGAIN
         while True:
             refused = {}
@@ -213,15 +215,27 @@ class Resync:
             version = self._reported.version
             if self._published != (link.server, version):
                 payload = encode.document(self.document())  # what is told is what is made durable
-                await self._keep_reported()
+                await self._keep()
                 code = await link.publish(Message(topic=self._topics.state, payload=payload, retain=True))
                 if code >= reasons.GRANTED_BELOW:
                     log.error("the broker refuses the state: %s", reasons.describe(code))
                 self._published = link.server, version
             await self._stir.wait()
 
+    def told(self) -> dict[str, object]:
+        """Return the state document to whoever asked: its version is written with the answer."""
+        self._keep()
+        return self.document()
+
+    def _keep(self) -> asyncio.Future[None]:
+        """Make the reported version durable: return what is done once it is."""
+        if self._kept is None or self._kept[0] != self._reported.version:
+            self._kept = self._reported.version, self._keep_reported()
+        return asyncio.shield(self._kept[1])
+
     async def _ask(self, link: Link, connection: int) -> bool:
         """Ask for the desired state until there is a reply, or the time is over; tell which."""
+        await self._keep()
         if self._before_asking is not None:
             await self._before_asking()
         self._correlation = secrets.token_hex(_CORRELATION_BYTES).encode()
@@ -239,7 +253,7 @@ class Resync:
 
     def _let_through(self, *, is_reply: bool) -> None:
         """Decide what becomes of the commands that wait."""
-        self.outcome = "done" if is_reply else "timed out"
+        self.outcome = "done" if is_reply else _TIMED_OUT
         log.info("resynchronising with the controller: %s", self.outcome)
         if is_reply or self._on_timeout is OnTimeout.PROCEED:
             self._gate.open()

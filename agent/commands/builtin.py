@@ -35,7 +35,7 @@ class Builtin:
 class State(Protocol):
     """What the commands need of the state."""
 
-    def document(self) -> dict[str, object]: ...  # noqa: D102
+    def told(self) -> dict[str, object]: ...  # noqa: D102
     def desire(self, version: object, document: object) -> str: ...  # noqa: D102
 
 
@@ -46,12 +46,12 @@ def builtins(state: State, flush: Callable[[], Awaitable[Mapping[str, object]]])
         return Outcome(result={"version": __version__, "ts": clock.unix_ms()})
 
     async def get_state(_args: Mapping[str, Any]) -> Outcome:
-        return Outcome(result=state.document())
+        return Outcome(result=state.told())
 
     async def set_desired(args: Mapping[str, Any]) -> Outcome:
         if why := state.desire(args.get("version"), args.get("desired")):
             return Outcome(status=Status.REJECTED, reason=why)
-        return Outcome(result={"desired_version": state.document()["desired_version"]})
+        return Outcome(result={"desired_version": state.told()["desired_version"]})
 
     async def flushed(_args: Mapping[str, Any]) -> Outcome:
         return Outcome(result=await flush())

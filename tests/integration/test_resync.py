@@ -183,8 +183,10 @@ async def test_what_the_controller_has_already_is_not_sent_again(scripted: Scrip
             await local.answers()
         await stopped(robot)
     async with agent(state_dir, scripted, outbox__fresh_for=0.1, outbox__backlog_rate="2KiB") as robot:
-        await subscribed(scripted)
-        reply(scripted, {"received": {"imu": [[1, 1001, 1500], [1, 1601, 3000], [9, 1, 5]]}})
+        await scripted.wait_for(lambda: asked(scripted) and asked(scripted)[-1]["epoch"] == 2)
+        reply(scripted, {"received": {"imu": [[1, 1, 1000]]}})  # a push: it says nothing of what arrived
+        received = {"received": {"imu": [[1, 1001, 1500], [1, 1601, 3000], [9, 1, 5]]}}
+        reply(scripted, received, correlations(scripted)[-1])
         async with AgentSocket(robot.socket) as local, asyncio.timeout(30):
             # It is counted at once, and leaves the disk with the next transaction.
             while not counted(figures := (await local.status())["streams"]["imu"]):  # noqa: ASYNC110  figures
