@@ -40,6 +40,7 @@ class Repack:
     def __init__(self, package: Path, folder: Path) -> None:
         self.tree = folder / "tree"
         self._folder = folder
+        folder.mkdir()
         run("dpkg-deb", "-R", package, self.tree)
 
     def as_version(self, version: str) -> Path:

@@ -19,7 +19,7 @@ _HOOKS = (
     'echo rover >"$1/etc/hostname"',
     'echo "127.0.0.1 localhost rover" >"$1/etc/hosts"',
 )
-_ARM64 = "python3,python3-minimal,libpython3-stdlib,libc6,libgcc-s1,ca-certificates"
+_ARM64 = "base-files,python3,python3-minimal,libpython3-stdlib,libc6,libgcc-s1,ca-certificates"
 _VERSION = "1"  # raised when the lines above change
 
 
