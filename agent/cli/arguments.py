@@ -50,7 +50,22 @@ def parser() -> argparse.ArgumentParser:
     show = shows.add_parser("show", help="print the settings in effect as TOML, with where each came from")
     _add_config(show, default=argparse.SUPPRESS)
     show.set_defaults(call=_config_show)
+
+    service = commands.add_parser("service", help="the systemd service of an installation by pip or pipx (root)")
+    steps = service.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    install = steps.add_parser("install", help="write the unit, make the user roamd, start the service")
+    _add_root(install)
+    install.set_defaults(call=_service_install)
+    uninstall = steps.add_parser("uninstall", help="stop the service and remove the unit; settings and outbox stay")
+    _add_root(uninstall)
+    uninstall.set_defaults(call=_service_uninstall)
     return top
+
+
+def _add_root(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "--root", type=Path, metavar="FOLDER", help="only write or remove files, below this folder; run nothing"
+    )
 
 
 def _add_config(to: argparse.ArgumentParser, default: str | None) -> None:
@@ -92,3 +107,15 @@ def _config_show(arguments: argparse.Namespace) -> int:
     from agent.cli import config  # noqa: PLC0415  only what is called is imported
 
     return config.show(arguments.config)
+
+
+def _service_install(arguments: argparse.Namespace) -> int:
+    from agent.cli import service  # noqa: PLC0415  only what is called is imported
+
+    return service.install(arguments.root)
+
+
+def _service_uninstall(arguments: argparse.Namespace) -> int:
+    from agent.cli import service  # noqa: PLC0415  only what is called is imported
+
+    return service.uninstall(arguments.root)
