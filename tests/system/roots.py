@@ -8,7 +8,7 @@ from tests.system.tools import ROOT, run
 
 CACHE = ROOT / ".cache/system"
 _MIRROR = os.environ.get("DEBIAN_MIRROR")
-"""Another mirror than deb.debian.org, for those who have one."""
+"""Another mirror than Debian's own, for those who have one."""
 _BOOTED = "systemd,systemd-sysv,dbus,python3,iproute2,procps,libpam-systemd,ca-certificates"
 # What a test installs later lies in apt's cache, so that it needs no network. An empty machine-id is made at each boot.
 _HOOKS = (
