@@ -55,7 +55,14 @@ class Disk:
         self._mount()
 
     def _mount(self) -> None:
-        _run(program("mount", package="mount"), "-o", "loop", self._image, self.root)
+        # A device of its own each time: mount(8) would take the old one again, while a container that was started
+        # meanwhile keeps its file system, the one that was cut off.
+        losetup = program("losetup", package="mount")
+        device = _run(losetup, "--find", "--show", self._image).strip()
+        try:
+            _run(program("mount", package="mount"), device, self.root)
+        finally:
+            _run(losetup, "--detach", device)  # which happens with the last umount
         self._mounted = True
 
     def _unmount(self) -> None:
@@ -69,8 +76,8 @@ class Disk:
             raise
 
 
-def _run(*argv: str | Path) -> None:
-    subprocess.run(argv, check=True, capture_output=True, text=True)
+def _run(*argv: str | Path) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
 def _cannot(reason: str) -> None:
