@@ -76,7 +76,7 @@ def test_the_manual_pages_are_without_a_warning(unpacked: Path) -> None:
 
 
 def test_bash_completes_commands_and_options(unpacked: Path) -> None:
-    assert completed(unpacked, "roamd", "") == {"run", "demo", "config", "service"} | OPTIONS
+    assert completed(unpacked, "roamd", "") == {"run", "demo", "ground", "config", "service"} | OPTIONS
     assert completed(unpacked, "roamd", "config", "s") == {"show"}
     assert completed(unpacked, "roamd", "--config", "/x", "demo", "--o") == {"--outage"}
 
