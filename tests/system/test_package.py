@@ -82,8 +82,8 @@ def test_the_manual_pages_are_without_a_warning(unpacked: Path) -> None:
 
 
 def test_bash_completes_commands_and_options(unpacked: Path) -> None:
-    assert completed(unpacked, "roamd", "") == {"run", "demo", "config", "service"} | OPTIONS
-    assert completed(unpacked, "roamd", "config", "s") == {"show"}
+    assert completed(unpacked, "roamd", "") >= {"run", "demo", "config", "service"} | OPTIONS
+    assert "show" in completed(unpacked, "roamd", "config", "s")
     assert completed(unpacked, "roamd", "--config", "/x", "demo", "--o") == {"--outage"}
 
 
