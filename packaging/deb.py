@@ -61,6 +61,8 @@ def build(architecture: str, *, into: Path, work: Path, epoch: int, compression:
     shutil.rmtree(folder.parent, ignore_errors=True)
     folder.mkdir(parents=True)
     _lay_out(folder, architecture, version=version, epoch=epoch)
+    for path in folder.rglob("*"):  # dpkg-deb dates only what is newer
+        os.utime(path, (epoch, epoch))
     _run(
         *("dpkg-buildpackage", "--no-sign", "--build=binary", f"--host-arch={architecture}", "--no-check-builddeps"),
         cwd=folder,

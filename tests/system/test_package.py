@@ -35,6 +35,12 @@ def test_the_same_commit_gives_the_same_bytes_in_another_folder(amd64: Path, tmp
     assert hashlib.sha256(again.read_bytes()).hexdigest() == hashlib.sha256(amd64.read_bytes()).hexdigest()
 
 
+def test_all_that_is_in_it_has_the_time_of_the_commit(amd64: Path) -> None:
+    """What has the time of a checkout would differ in the next one."""
+    times = {" ".join(line.split()[3:5]) for line in run("dpkg-deb", "-c", amd64, TZ="UTC").splitlines()}
+    assert len(times) == 1
+
+
 def test_the_version_is_the_agent_s(amd64: Path) -> None:
     assert run("dpkg-deb", "-f", amd64, "Version").strip() == packages.version()
 
