@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 
 from agent import __version__, clock, ingest, sources
 from agent.collect import Cadence, collect
@@ -14,7 +14,7 @@ from agent.groups import only
 from agent.health import Health
 from agent.link.tls import Tls
 from agent.model import Confirm, Record, Sample, Stream
-from agent.settings import DefaultsTable, Settings
+from agent.settings import DefaultsTable, Settings, StreamTable
 from agent.store.committer import commit
 from agent.store.database import Database
 from agent.store.folder import locked
@@ -171,16 +171,7 @@ class _Agent:
     async def _collecting(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
             readers = [
-                group.create_task(
-                    collect(
-                        sources.make(stream.source),
-                        self,
-                        stream=name,
-                        cadence=self._cadences[name],
-                        pulse=self._health.pulse(f"source {stream.source}", within=_READING_WITHIN),
-                    ),
-                    name=f"collect {name}",
-                )
+                group.create_task(self._collect(name, stream), name=f"collect {name}")
                 for name, stream in self._settings.streams.items()
                 if stream.source and stream.enabled
             ]
@@ -189,6 +180,11 @@ class _Agent:
             finally:
                 for reader in readers:
                     reader.cancel()
+
+    async def _collect(self, name: str, table: StreamTable) -> None:
+        pulse = self._health.pulse(f"source {table.source}", within=_READING_WITHIN)
+        with closing(sources.make(table.source, table.options)) as source:
+            await collect(source, self, stream=name, cadence=self._cadences[name], pulse=pulse)
 
     def _listening(self) -> AbstractAsyncContextManager[None]:
         return ingest.listening(

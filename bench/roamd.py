@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from agent.settings.models import BUILTIN_SOURCES, StreamTable
+from agent.settings.models import StreamTable
+from agent.sources import STARTED
 from bench.processes import Process, python
 from bench.records import DEVICE, STREAM
 
@@ -24,7 +25,7 @@ def has_batches() -> bool:
 def settings_file(folder: Path, port: int, *, delivery: str = "stored", batch: bool = False) -> Path:
     """Write the settings of an agent without sources, and return the file."""
     stream = f'delivery = "{delivery}"\n' + (f"batch = {BATCH}\nbatch_for = {_BATCH_FOR}\n" if batch else "")
-    sources = "".join(f"[streams.{name}]\nenabled = false\n" for name in BUILTIN_SOURCES)
+    sources = "".join(f"[streams.{name}]\nenabled = false\n" for name in STARTED)
     file = folder / "roamd.toml"
     file.write_text(
         f'device_id = "{DEVICE}"\n[broker]\nurls = ["mqtt://127.0.0.1:{port}"]\n'

@@ -16,14 +16,12 @@ from pydantic import (
     model_validator,
 )
 
+from agent import sources
 from agent.backoff import Strategy
 from agent.model import Confirm, Delivery, Server, Version
 from agent.settings.commands import CommandsTable
 from agent.settings.table import NAME, NAME_RULE, Table
 from agent.settings.units import Band, Bytes, Number, Seconds, WholeSeconds
-
-BUILTIN_SOURCES = ("cpu", "memory", "disk", "network", "thermal", "host")
-"""Sources that start without any settings, each as a stream of its own name."""
 
 _DIRECTORIES = ("$STATE_DIRECTORY", "$RUNTIME_DIRECTORY")
 _QOS_2 = 2
@@ -196,6 +194,14 @@ class OutboxTable(Table):
     confirm: Confirm = Confirm.BROKER
 
 
+def _table_of(value: object, example: str) -> object:
+    """Read a table that is JSON where it comes from a variable."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError as exc:
+        raise ValueError(f"must be a table, and in a variable JSON, {example}") from exc
+
+
 class DefaultsTable(Table):
     """[ingest.defaults]: how the records are delivered of streams that have no table."""
 
@@ -211,10 +217,7 @@ class DefaultsTable(Table):
     @field_validator("on_change", mode="before")
     @classmethod
     def _json_of_a_variable(cls, value: object) -> object:
-        try:
-            return json.loads(value) if isinstance(value, str) else value
-        except ValueError as exc:
-            raise ValueError('must be a table, and in a variable JSON, such as {"cpu_percent": 5}') from exc
+        return _table_of(value, 'such as {"cpu_percent": 5}')
 
     @model_validator(mode="after")
     def _qos_of_the_delivery(self) -> Self:
@@ -238,10 +241,31 @@ class DefaultsTable(Table):
 class StreamTable(DefaultsTable):
     """[streams.NAME]: a source that is read, or how another program's records are delivered."""
 
-    source: Literal["", "cpu", "memory", "disk", "network", "thermal", "host"] = ""
+    source: str = ""
+    options: Mapping[str, Any] = Field(default_factory=dict)
     enabled: bool = True
     interval: Seconds = Field(default=10.0, ge=0.05, le=86_400)
     state: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _interval_of_the_source(cls, value: Any) -> Any:  # noqa: ANN401  as it was read
+        if isinstance(value, Mapping) and isinstance(source := value.get("source"), str):
+            return {"interval": sources.interval(source), **value}
+        return value
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _json_of_a_variable_too(cls, value: object) -> object:
+        return _table_of(value, 'such as {"host": "127.0.0.1"}')
+
+    @model_validator(mode="after")
+    def _a_source(self) -> Self:
+        if self.source:
+            sources.validate(self.source, self.options)
+        elif self.options:
+            raise ValueError("options are a source's, and there is none: set source")
+        return self
 
 
 class IngestTable(Table):
@@ -322,7 +346,7 @@ class Settings(Table):
     def _with_builtin(cls, value: Any) -> Any:  # noqa: ANN401  as it was read
         if not isinstance(value, Mapping):
             return value
-        tables: dict[str, Any] = {name: {"source": name} for name in BUILTIN_SOURCES}
+        tables: dict[str, Any] = {name: {"source": name} for name in sources.STARTED}
         for name, table in value.items():
             tables[name] = {**tables.get(name, {}), **table} if isinstance(table, Mapping) else table
         return tables

@@ -17,6 +17,7 @@ class Cpu(Source):
         Field("load_5m", "", "the same over 5 minutes"),
         Field("load_15m", "", "the same over 15 minutes"),
     )
+    failures = (psutil.Error,)
 
     def __init__(self) -> None:
         self._before: list[_Times] = []

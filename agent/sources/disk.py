@@ -23,6 +23,7 @@ class Disk(Source):
         Field("{mount}_read_bytes_per_s", "B/s", "read from its device since the last reading"),
         Field("{mount}_written_bytes_per_s", "B/s", "written to its device since the last reading"),
     )
+    failures = (psutil.Error,)
 
     def __init__(self) -> None:
         self._rates = Rates()

@@ -29,6 +29,7 @@ class Host(Source):
         Field("throttled_since_boot", "", "Raspberry Pi: any of these happened since the machine started"),
         Field("throttle_count", "", "x86: how often the processor got too hot since the machine started"),
     )
+    failures = (psutil.Error,)
 
     def __init__(self, sys: Path = Path("/sys")) -> None:
         self._firmware = sys / "devices/platform/soc/soc:firmware/get_throttled"

@@ -14,6 +14,7 @@ class Memory(Source):
         Field("swap_percent", "%", "swap in use; absent without swap"),
         Field("swap_used_bytes", "B", "swap in use; absent without swap"),
     )
+    failures = (psutil.Error,)
 
     def _read(self) -> dict[str, Value]:
         memory = psutil.virtual_memory()

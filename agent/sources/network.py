@@ -29,6 +29,7 @@ class Network(Source):
         Field("{interface}_rx_dropped", "", "packets received and dropped since the interface exists"),
         Field("{interface}_tx_dropped", "", "packets dropped instead of sent since the interface exists"),
     )
+    failures = (psutil.Error,)
 
     def __init__(self) -> None:
         self._rates = Rates()

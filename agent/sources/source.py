@@ -5,10 +5,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import psutil
-
+from agent.arguments import Arguments
 from agent.errors import ReadingError
 from agent.model import Value
+
+_USUAL = (OSError, ValueError, LookupError, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,16 @@ class Field:
 
 
 class Source(ABC):
-    """Something on this machine that can be read."""
+    """Something on this machine that can be read.
+
+    `options` are what `[streams.NAME.options]` may hold: it is made with a keyword argument for each of them that is
+    given or has a default. `failures` are the exceptions of a library that mean a reading has failed, beside the
+    usual ones.
+    """
 
     fields: ClassVar[tuple[Field, ...]]
+    options: ClassVar[Arguments] = {}
+    failures: ClassVar[tuple[type[Exception], ...]] = ()
 
     def read(self) -> dict[str, Value]:
         """Return the values there are, by field name; it may block.
@@ -35,10 +43,14 @@ class Source(ABC):
         Rates need two readings, so the first has none. Raises AbsentError where this machine has no such thing, and
         ReadingError where this one reading failed.
         """
+        failures: tuple[type[Exception], ...] = (*_USUAL, *self.failures)
         try:
             return self._read()
-        except (OSError, ValueError, LookupError, NotImplementedError, psutil.Error) as exc:
+        except failures as exc:
             raise ReadingError(f"cannot read {type(self).__name__.lower()}: {type(exc).__name__}: {exc}") from exc
+
+    def close(self) -> None:  # noqa: B027  most have nothing open
+        """Let go of what is open; a reading in another thread may still go on, and fails then."""
 
     @abstractmethod
     def _read(self) -> dict[str, Value]: ...

@@ -15,6 +15,7 @@ class Thermal(Source):
         Field("{sensor}_celsius", "°C", "temperature, by the chip's name and the sensor's label"),
         Field("{fan}_rpm", "1/min", "speed of a fan, by the chip's name and the fan's label"),
     )
+    failures = (psutil.Error,)
 
     def _read(self) -> dict[str, Value]:
         values: dict[str, Value] = {

@@ -86,7 +86,7 @@ def _settings(choose: random.Random) -> dict[str, Setting]:
         "outbox.backlog_share": choose.choice((0.05, 0.2, 0.5, 0.9)),
         "streams.synced.delivery": "synced",
         "streams.synced.priority": choose.choice((5, 7)),
-        **{f"streams.{name}.enabled": False for name in sources.SOURCES},
+        **{f"streams.{name}.enabled": False for name in sources.STARTED},
     }
 
 

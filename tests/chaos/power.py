@@ -89,7 +89,7 @@ async def cut_power(seed: int, folder: Path) -> Cut:
         "outbox.commit_interval": cut.commit_interval,
         "outbox.fresh_for": choose.choice((0.5, 5.0)),
         "streams.synced.delivery": "synced",
-        **{f"streams.{name}.enabled": False for name in sources.SOURCES},
+        **{f"streams.{name}.enabled": False for name in sources.STARTED},
     }
     with Disk(folder) as disk:
         async with ScriptedBroker(default=Script(ack=_only_status)) as broker:

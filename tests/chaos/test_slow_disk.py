@@ -19,7 +19,7 @@ SETTINGS: dict[str, Setting] = {
     # Longer than a busy machine keeps an acknowledgement waiting.
     "outbox.commit_interval": 5,
     "streams.synced.delivery": "synced",
-    **{f"streams.{name}.enabled": False for name in sources.SOURCES},
+    **{f"streams.{name}.enabled": False for name in sources.STARTED},
 }
 
 

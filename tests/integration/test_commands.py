@@ -22,7 +22,7 @@ SETTINGS: dict[str, Setting] = {
     "broker.backoff.cap": 0.2,
     "broker.backoff.link_cap": 0.2,
     "resync.timeout": 0.3,
-    **{f"streams.{name}.enabled": False for name in sources.SOURCES},
+    **{f"streams.{name}.enabled": False for name in sources.STARTED},
 }
 
 

@@ -56,7 +56,7 @@ async def test_what_was_committed_before_a_kill_arrives_and_no_identity_is_given
         "broker.backoff.link_cap": 0.2,
         "outbox.commit_interval": 0.05,
         "streams.synced.delivery": "synced",
-        **{f"streams.{name}.enabled": False for name in sources.SOURCES},
+        **{f"streams.{name}.enabled": False for name in sources.STARTED},
     }
     ledger = Ledger()
     answered: list[outbox_file.Identity] = []

@@ -17,7 +17,7 @@ from tests.support.agent_socket import AgentSocket
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Message, Row, Subscriber, records
 
-QUIET: dict[str, Setting] = {f"streams.{name}.enabled": False for name in sources.SOURCES}
+QUIET: dict[str, Setting] = {f"streams.{name}.enabled": False for name in sources.STARTED}
 """No readings of its own: the test alone feeds the agent."""
 FAST: dict[str, Setting] = {"broker.backoff.base": 0.05, "broker.backoff.cap": 0.5, "broker.backoff.link_cap": 0.5}
 
@@ -39,7 +39,7 @@ def newest(messages: Sequence[Message], topic: str) -> Message:
 
 
 async def test_readings_arrive_in_order_as_the_contract_has_them(mosquitto: Mosquitto, state_dir: Path) -> None:
-    settings: dict[str, Setting] = {f"streams.{name}.interval": 0.1 for name in sources.SOURCES}
+    settings: dict[str, Setting] = {f"streams.{name}.interval": 0.1 for name in sources.STARTED}
     before = time.time_ns() // 1_000_000
     async with Subscriber(mosquitto.port) as subscriber, agent(state_dir, mosquitto, settings) as robot:
         await subscriber.wait_for(lambda got: all(len(numbers(records(got))[name]) >= 10 for name in ("cpu", "host")))
@@ -121,7 +121,7 @@ async def test_nothing_is_lost_when_the_broker_is_killed_mid_stream_and_started_
     mosquitto: Mosquitto, state_dir: Path
 ) -> None:
     settings: dict[str, Setting] = {
-        **{f"streams.{name}.interval": 0.05 for name in sources.SOURCES},
+        **{f"streams.{name}.interval": 0.05 for name in sources.STARTED},
         "outbox.commit_interval": 0.1,
         "outbox.fresh_for": 0.5,
     }

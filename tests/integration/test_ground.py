@@ -14,7 +14,7 @@ from tests.support.agent_socket import AgentSocket
 from tests.support.ground_process import GroundProcess, client, ground, publish
 from tests.support.mosquitto import Mosquitto
 
-QUIET: dict[str, Setting] = {f"streams.{name}.enabled": False for name in sources.SOURCES}
+QUIET: dict[str, Setting] = {f"streams.{name}.enabled": False for name in sources.STARTED}
 FAST: dict[str, Setting] = {"broker.backoff.base": 0.05, "broker.backoff.cap": 0.5, "broker.backoff.link_cap": 0.5}
 
 
@@ -33,7 +33,7 @@ async def test_what_the_agent_accepts_is_kept_once_and_in_order(
     mosquitto: Mosquitto, state_dir: Path, tmp_path: Path
 ) -> None:
     settings: dict[str, Setting] = {
-        **{f"streams.{name}.interval": 0.1 for name in sources.SOURCES},
+        **{f"streams.{name}.interval": 0.1 for name in sources.STARTED},
         "streams.imu.batch": 10,
         "streams.imu.batch_for": 0.05,
         "outbox.compress": True,

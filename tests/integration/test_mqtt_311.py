@@ -29,7 +29,7 @@ OLD: dict[str, Setting] = {
     "broker.backoff.link_cap": 0.2,
     "outbox.commit_interval": 0.05,
     "outbox.fresh_for": 60,
-    **{f"streams.{name}.enabled": False for name in sources.SOURCES},
+    **{f"streams.{name}.enabled": False for name in sources.STARTED},
 }
 
 

@@ -21,7 +21,7 @@ QUICK: dict[str, Setting] = {
     "broker.backoff.cap": 0.5,
     "broker.backoff.link_cap": 0.5,
     "outbox.commit_interval": 0.05,
-    **{f"streams.{name}.enabled": False for name in sources.SOURCES},
+    **{f"streams.{name}.enabled": False for name in sources.STARTED},
 }
 
 

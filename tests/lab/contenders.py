@@ -76,7 +76,7 @@ async def _roamd(robot: Namespace, folder: Path, name: str, *, contender: str) -
         **_server(contender, folder),
         "health.interval": 0,
         "streams.synced.delivery": "synced",
-        **{f"streams.{source}.enabled": False for source in sources.SOURCES},
+        **{f"streams.{source}.enabled": False for source in sources.STARTED},
     }
     agent = AgentProcess(
         folder,

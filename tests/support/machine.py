@@ -13,7 +13,7 @@ DELIVERY = {
 }  # fmt: skip
 """The defaults of a stream that has no table."""
 
-STREAM = {"enabled": True, "interval": 10.0, "state": False, **DELIVERY}
+STREAM = {"options": {}, "enabled": True, "interval": 10.0, "state": False, **DELIVERY}
 """The defaults of a stream, but for its source."""
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import SettingsError
-from agent.settings import BUILTIN_SOURCES
 from agent.settings.commands import CommandTable
+from agent.sources import STARTED
 from tests.support.agent_process import Setting, toml
 from tests.support.machine import DELIVERY, STREAM, Machine
 
@@ -63,7 +63,7 @@ def test_without_any_settings_the_defaults_are_those_of_the_contract(machine: Ma
     loaded = machine.load(**SYSTEMD)
     assert loaded.settings.model_dump() == DEFAULTS
     assert loaded.origins == {("device_id",): "the host name"}
-    assert set(BUILTIN_SOURCES) == set(loaded.settings.streams)
+    assert set(STARTED) == set(loaded.settings.streams)
 
 
 def test_a_later_place_wins_key_by_key(machine: Machine) -> None:
@@ -202,7 +202,7 @@ def test_the_example_tells_every_setting_with_its_true_default(machine: Machine)
     machine.write(re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE))
     told = machine.load(**SYSTEMD)
     assert told.settings.model_dump() == DEFAULTS
-    repeated = {("streams", name, key) for name in BUILTIN_SOURCES if name != "cpu" for key in STREAM}
+    repeated = {("streams", name, key) for name in STARTED if name != "cpu" for key in STREAM}
     assert set(leaves(DEFAULTS)) - set(told.origins) - repeated == {("broker", "password")}
     assert told.origins["device_id",] == "the host name"
 

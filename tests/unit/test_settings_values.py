@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from agent.errors import SettingsError
 from agent.model import Server
-from agent.settings import BUILTIN_SOURCES
 from agent.settings.units import seconds, size
+from agent.sources import STARTED
 from tests.support.machine import STREAM, Machine
 
 SECRET = "hunter2"
@@ -311,7 +311,7 @@ def test_a_table_changes_a_builtin_stream_or_adds_one(machine: Machine) -> None:
     assert streams["cpu"].model_dump() == {"source": "cpu", **STREAM, "enabled": False}
     assert streams["a.b"].model_dump() == {"source": "", **STREAM}
     assert streams["imu"].model_dump() == {"source": "", **STREAM, "priority": 9}
-    assert set(streams) == {*BUILTIN_SOURCES, "a.b", "imu"}
+    assert set(streams) == {*STARTED, "a.b", "imu"}
     for name in ("a b", "", "a/b", "x" * 65):
         assert "must be 1 to 64 of" in machine.wrong(f'[streams."{name}"]')[0]
 
@@ -369,3 +369,19 @@ def test_streams_without_a_table_have_defaults_of_their_own(machine: Machine) ->
     defaults = machine.settings('ingest.defaults = {delivery = "synced", priority = 2}').ingest.defaults
     assert (defaults.delivery, defaults.priority, defaults.qos) == ("synced", 2, 1)
     assert "did you mean ingest.defaults.priority?" in machine.wrong("ingest.defaults.prioriti = 2")[0]
+
+
+# Sources.
+
+
+def test_a_source_that_is_not_there_and_options_that_it_does_not_take_are_told(machine: Machine) -> None:
+    assert "streams.x: there is no source 'cpuu'; did you mean 'cpu'?" in machine.wrong('streams.x.source = "cpuu"')[0]
+    assert machine.wrong('streams.x = {source = "cpu", options = {core = 1}}') == [
+        "FILE: streams.x: options: unknown key 'core'; there are none"
+    ]
+    assert "there is none: set source" in machine.wrong("streams.x.options = {core = 1}")[0]
+
+
+def test_options_in_a_variable_are_json(machine: Machine) -> None:
+    assert machine.settings(ROAMD_STREAMS__CPU__OPTIONS="{}").streams["cpu"].options == {}
+    assert "in a variable JSON" in machine.wrong(ROAMD_STREAMS__CPU__OPTIONS="{")[0]

@@ -1,16 +1,16 @@
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
 import psutil
 import pytest
 
 from agent import sources
 from agent.errors import AbsentError, ReadingError
-from agent.settings.models import BUILTIN_SOURCES, StreamTable
 from agent.sources.disk import Disk
 from agent.sources.host import Host
 from agent.sources.network import Network
@@ -19,7 +19,7 @@ from agent.sources.source import slug
 from agent.sources.thermal import Thermal
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = tuple(sources.SOURCES)
+NAMES = tuple(sources.BUILTIN)
 
 
 def declared(source: sources.Source, name: str) -> bool:
@@ -38,7 +38,7 @@ def twice(source: sources.Source) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_read_is_declared_flat_and_finite(name: str) -> None:
-    source = sources.make(name)
+    source = sources.make(name, {})
     values = twice(source)
     assert values
     assert [key for key in values if not declared(source, key)] == []
@@ -49,20 +49,34 @@ def test_what_is_read_is_declared_flat_and_finite(name: str) -> None:
 
 HEAD = """# The built-in sources
 
-Each is a stream of its own name, read every 10 s unless `[streams.NAME] interval` says otherwise. What this machine
-does not have is left out; a part in braces stands for each thing of that kind. Rates need two readings, so the first
-has none.
+Each is a stream of its own name, read every 10 s unless it says otherwise here, or `[streams.NAME] interval` does. What
+this machine does not have is left out; a part in braces stands for each thing of that kind. Rates need two readings, so
+the first has none. Those that have to be told what to read start only where a stream has them as its `source`; their
+options stand in `[streams.NAME.options]`.
 """
+
+
+def section(name: str) -> str:
+    builtin, source = sources.BUILTIN[name], sources.find(name)
+    about = [" ".join((source.__doc__ or "").split())]
+    if not builtin.is_started:
+        about.append("It starts only where a stream has it as its `source`.")
+    if builtin.interval != 10.0:
+        about.append(f"Read every {builtin.interval:g} s.")
+    options = [
+        f"| `{name}` | {one.kind} | {'required' if one.is_required else json.dumps(one.default)} | {one.description} |"
+        for name, one in source.options.items()
+    ]
+    if options:
+        options = ["| option | type | default | meaning |", "|---|---|---|---|", *options, ""]
+    rows = [f"| `{field.name}` | {field.unit} | {field.meaning} |" for field in source.fields]
+    fields = ["| field | unit | meaning |", "|---|---|---|", *rows, ""]
+    return "\n".join([f"\n## {name}\n", " ".join(about), "", *options, *fields])
 
 
 def page() -> str:
     """The text of docs/sources.md."""
-    parts = [HEAD]
-    for name, source in sources.SOURCES.items():
-        about = " ".join((source.__doc__ or "").split())
-        rows = [f"| `{field.name}` | {field.unit} | {field.meaning} |" for field in source.fields]
-        parts.append("\n".join((f"\n## {name}\n", about, "", "| field | unit | meaning |", "|---|---|---|", *rows, "")))
-    return "".join(parts)
+    return "".join([HEAD, *map(section, sources.BUILTIN)])
 
 
 def test_the_documentation_of_the_sources_is_what_they_declare() -> None:
@@ -71,20 +85,73 @@ def test_the_documentation_of_the_sources_is_what_they_declare() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_field_has_a_meaning_and_a_name_of_its_own(name: str) -> None:
-    fields = sources.make(name).fields
+    fields = sources.make(name, {}).fields
     assert fields
     assert all(field.meaning for field in fields)
     assert len({field.name for field in fields}) == len(fields)
 
 
-def test_the_settings_know_the_same_sources() -> None:
-    assert NAMES == BUILTIN_SOURCES
-    assert set(get_args(StreamTable.model_fields["source"].annotation)) == {"", *NAMES}
+def test_an_unknown_source_is_an_error_that_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"there is no source 'memori'; did you mean 'memory'\?"):
+        sources.make("memori", {})
+    with pytest.raises(ValueError, match=r"there is no source 'zzz'; there are cpu, memory, "):
+        sources.validate("zzz", {})
 
 
-def test_an_unknown_source_is_an_error() -> None:
-    with pytest.raises(KeyError):
-        sources.make("sonar")
+def test_an_option_that_a_source_does_not_know_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"options: unknown key 'core'; there are none"):
+        sources.validate("cpu", {"core": 1})
+
+
+# Sources of other packages.
+
+SONAR = """
+from agent.arguments import Argument
+from agent.sources import Field, Source
+
+
+class Sonar(Source):
+    fields = (Field("range_m", "m", "distance"),)
+    options = {"port": Argument(kind="string", is_required=True)}
+
+    def __init__(self, *, port: str) -> None:
+        self._port = port
+
+    def _read(self):
+        return {"range_m": len(self._port)}
+"""
+
+
+@pytest.fixture
+def sonar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an installed package that has a source."""
+    (tmp_path / "roamd_sonar.py").write_text(SONAR)
+    about = tmp_path / "roamd_sonar-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: roamd-sonar\nVersion: 1.0\n")
+    points = "sonar = roamd_sonar:Sonar\ncpu = roamd_sonar:Sonar\nbroken = roamd_sonar:Nothing\nodd = os:path\n"
+    (about / "entry_points.txt").write_text(f"[roamd.sources]\n{points}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "roamd_sonar", raising=False)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("sonar")
+def test_another_package_adds_a_source_and_replaces_none() -> None:
+    assert sources.make("sonar", {"port": "abc"}).read() == {"range_m": 3}
+    assert sources.names() == [*sources.BUILTIN, "broken", "odd", "sonar"]
+    assert sources.interval("sonar") == 10.0
+    assert sources.find("cpu").__module__ == "agent.sources.cpu"
+    with pytest.raises(ValueError, match="options: port is missing"):
+        sources.validate("sonar", {})
+
+
+@pytest.mark.usefixtures("sonar")
+def test_what_another_package_does_wrong_is_told_with_its_name() -> None:
+    with pytest.raises(ValueError, match=r"'broken' \(roamd_sonar:Nothing\) cannot be imported: AttributeError"):
+        sources.validate("broken", {})
+    with pytest.raises(ValueError, match=r"'odd' \(os:path\) is no agent.sources.Source"):
+        sources.validate("odd", {})
 
 
 @pytest.mark.parametrize("failure", [OSError(19, "No such device"), ValueError("odd"), psutil.AccessDenied(1)])
@@ -96,12 +163,12 @@ def test_what_psutil_cannot_read_is_one_reading_that_failed(
 
     monkeypatch.setattr(psutil, "cpu_times", fail)
     with pytest.raises(ReadingError, match="cannot read cpu: ") as caught:
-        sources.make("cpu").read()
+        sources.make("cpu", {}).read()
     assert caught.value.__cause__ is failure
 
 
 def test_the_first_reading_has_no_rates_and_the_second_has() -> None:
-    cpu = sources.make("cpu")
+    cpu = sources.make("cpu", {})
     assert "cpu_percent" not in cpu.read()
     before = sum(map(sum, psutil.cpu_times(percpu=True)))
     while sum(map(sum, psutil.cpu_times(percpu=True))) < before + 0.1:
@@ -114,7 +181,7 @@ def test_the_first_reading_has_no_rates_and_the_second_has() -> None:
 def test_cpu_percent_is_what_was_busy_of_what_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     times = SimpleNamespace(now=[(10.0, 0, 10, 100, 0, 0, 0, 0), (20.0, 0, 0, 100, 0, 0, 0, 0)])
     monkeypatch.setattr(psutil, "cpu_times", lambda **_: times.now)
-    cpu = sources.make("cpu")
+    cpu = sources.make("cpu", {})
     cpu.read()
     times.now = [(15.0, 0, 10, 105, 0, 0, 0, 0), (20.0, 0, 0, 108, 2, 0, 0, 0)]
     values = cpu.read()
@@ -124,7 +191,7 @@ def test_cpu_percent_is_what_was_busy_of_what_has_passed(monkeypatch: pytest.Mon
 def test_a_core_that_was_switched_off_costs_one_percentage_only(monkeypatch: pytest.MonkeyPatch) -> None:
     times = SimpleNamespace(now=[(1.0, 0, 0, 1, 0, 0, 0, 0), (1.0, 0, 0, 1, 0, 0, 0, 0)])
     monkeypatch.setattr(psutil, "cpu_times", lambda **_: times.now)
-    cpu = sources.make("cpu")
+    cpu = sources.make("cpu", {})
     cpu.read()
     times.now = times.now[:1]
     assert "cpu_percent" not in cpu.read()
