@@ -16,8 +16,9 @@ from agent.daemon import _Agent, _outbox
 from agent.model import Delivery, Sample
 from agent.settings import load
 from agent.settings.models import StreamTable
-from agent.store.database import Changes, Database
+from agent.store.database import Database
 from agent.store.outbox import Outbox
+from agent.store.transaction import Changes
 from bench.records import DEVICE, FIELDS, STREAM
 
 _TICK = 0.01
@@ -27,10 +28,10 @@ _MOST_WAITERS = 1_000
 
 
 class _CountedDatabase(Database):
-    rows = 0
+    inserted = 0
 
     async def write(self, changes: Changes) -> None:
-        self.rows += len(changes.insert)
+        self.inserted += len(changes.insert)
         await super().write(changes)
 
 
@@ -81,13 +82,13 @@ async def _main(config: Path, records: int) -> None:
         outbox = await _outbox(settings, database)
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(_Agent(settings, database, outbox).run(stop))
+            group.create_task(_Agent(settings, database, outbox, None).run(stop))
             if await _line():
                 await _Feeder(outbox, settings.streams[STREAM], records).feed()
                 await _line()
             stop.set()
         say = partial(print, flush=True)
-        say("rows", database.rows)
+        say("rows", database.inserted)
 
 
 if __name__ == "__main__":

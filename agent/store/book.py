@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from agent.store.database import Statement
+from agent.store.transaction import Statement
 
 
 class Book:

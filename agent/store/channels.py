@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from agent import topics
 from agent.dead_band import DeadBand
 from agent.model import Delivery, Record, Stream
-from agent.store.database import Counts
+from agent.store.transaction import Counts
 
 _MOST_STREAMS = 1_000
 _PRIORITY_OF_EVENTS = 7

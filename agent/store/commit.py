@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from agent import clock
 from agent.model import Record
 from agent.store.channels import Channel
-from agent.store.database import Changes
+from agent.store.transaction import Changes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Commit:
     def delete(self, channel: Channel, record: Record) -> None:
         """Delete the row of a record that is delivered."""
         self._end(channel, record)
-        self.changes.delete.append((record.row,))
+        self.changes.delete.append(record.row)
 
     def quarantine(self, channel: Channel, record: Record, code: int, reason: str) -> None:
         """Move the row of a record that was refused for good."""
@@ -47,7 +47,7 @@ class Commit:
         """Delete a row that was kept for the controller, which has it."""
         channel.counts.unconfirmed -= 1
         channel.counts.delivered += 1
-        self.changes.delete.append((row,))
+        self.changes.delete.append(row)
 
     def send_again(self, channel: Channel, row: int, size: int) -> None:
         """Have a row wait again that was kept for the controller, which lacks it."""

@@ -8,8 +8,9 @@ from typing import Protocol
 
 from agent import clock
 from agent.health import Pulse
-from agent.store.database import Database, Statement
+from agent.store.database import Database
 from agent.store.outbox import Outbox
+from agent.store.transaction import Statement
 
 
 class Book(Protocol):

@@ -5,7 +5,6 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +12,10 @@ import aiosqlite
 
 from agent.errors import StorageError
 from agent.store.schema import APPLICATION_ID, MIGRATIONS
+from agent.store.transaction import Changes, Counts, Row, transact
 
 _READER_CACHE_KIB = 512
 _BUSY_TIMEOUT = 60.0  # seconds that another program may hold the file's lock, such as a person with sqlite3
-
-Row = tuple[int, int, int, int, int, int, bytes]
-"""A row of the table `outbox`: row, stream, epoch, seq, ts, taken_ms, tail."""
-
-
-Statement = tuple[str, tuple[object, ...]]
-"""SQL, and the values for its places."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Counts:
-    """A stream's row in the table `stream`: all its counts are of records, over the life of the file."""
-
-    id: int
-    name: str
-    accepted: int = 0
-    delivered: int = 0
-    quarantined: int = 0
-    waiting: int = 0
-    waiting_bytes: int = 0
-    unconfirmed: int = 0
-
-
-@dataclass(slots=True, kw_only=True)
-class Changes:
-    """What one transaction does."""
-
-    insert: list[Row] = field(default_factory=list)
-    delete: list[tuple[int]] = field(default_factory=list)
-    quarantine: list[tuple[int, int, str, int]] = field(default_factory=list)
-    """row, reason code, reason, Unix ms: the row moves from `outbox` to `quarantine`."""
-    counts: list[Counts] = field(default_factory=list)
-    states: list[tuple[int, int]] = field(default_factory=list)
-    """The column `state` of rows, and their numbers."""
-    statements: list[Statement] = field(default_factory=list)
-    """What others than the outbox write, in its order."""
-
-    def __bool__(self) -> bool:
-        return any((self.insert, self.delete, self.quarantine, self.counts, self.states, self.statements))
 
 
 class Database:
@@ -74,7 +35,7 @@ class Database:
     async def open(cls, path: Path) -> AsyncIterator["Database"]:
         """Open the file, make it where there is none, and bring an older schema up to date."""
         with _told(f"cannot open {path}"):
-            async with aiosqlite.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT) as writer:
+            async with aiosqlite.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT, factory=_Writer) as writer:
                 await _prepare(writer, path)
                 async with aiosqlite.connect(path, isolation_level=None) as reader:
                     await reader.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
@@ -139,29 +100,7 @@ class Database:
     async def write(self, changes: Changes) -> None:
         """Do all of the changes in one transaction; when this returns, they are on the disk."""
         with _told(f"cannot write {self.path}"):
-            await self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                await self._change(changes)
-                await self._writer.execute("COMMIT")
-            except sqlite3.Error:
-                if self._writer.in_transaction:
-                    await self._writer.execute("ROLLBACK")
-                raise
-
-    async def _change(self, changes: Changes) -> None:
-        for statement, values in changes.statements:
-            await self._writer.execute(statement, values)
-        if changes.counts:
-            await self._writer.executemany(_COUNT, [_values(counts) for counts in changes.counts])
-        if changes.insert:
-            await self._writer.executemany(_INSERT, changes.insert)
-        if changes.quarantine:
-            await self._writer.executemany(_MOVE, [(code, why, ts, row) for row, code, why, ts in changes.quarantine])
-            await self._writer.executemany(_DELETE, [(row,) for row, *_ in changes.quarantine])
-        if changes.delete:
-            await self._writer.executemany(_DELETE, changes.delete)
-        if changes.states:
-            await self._writer.executemany("UPDATE outbox SET state = ? WHERE row = ?", changes.states)
+            await self._writer.execute(_TRANSACTION, changes)
 
     async def _one(self, query: str) -> int | None:
         for row in await self._writer.execute_fetchall(query):
@@ -218,22 +157,6 @@ _WITHIN = (
     " AND seq BETWEEN json_extract(r.value, '$[1]') AND json_extract(r.value, '$[2]')"
     ") ORDER BY row LIMIT :limit"
 )
-_INSERT = "INSERT INTO outbox (row, stream, epoch, seq, ts, taken_ms, tail) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_DELETE = "DELETE FROM outbox WHERE row = ?"
-_MOVE = (
-    "INSERT INTO quarantine (row, stream, epoch, seq, ts, taken_ms, tail, reason_code, reason, quarantined_ts)"
-    " SELECT row, stream, epoch, seq, ts, taken_ms, tail, ?, ?, ? FROM outbox WHERE row = ?"
-)
-_COUNT = (
-    "INSERT INTO stream (id, name, accepted, delivered, quarantined, waiting, waiting_bytes, unconfirmed)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-    " accepted = excluded.accepted, delivered = excluded.delivered, quarantined = excluded.quarantined,"
-    " waiting = excluded.waiting, waiting_bytes = excluded.waiting_bytes, unconfirmed = excluded.unconfirmed"
-)
-
-
-def _values(c: Counts) -> tuple[int, str, int, int, int, int, int, int]:
-    return c.id, c.name, c.accepted, c.delivered, c.quarantined, c.waiting, c.waiting_bytes, c.unconfirmed
 
 
 async def _prepare(writer: aiosqlite.Connection, path: Path) -> None:
@@ -257,6 +180,20 @@ async def _prepare(writer: aiosqlite.Connection, path: Path) -> None:
     for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
         marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number};"
         await writer.executescript(f"BEGIN IMMEDIATE; {migration}; {marks} COMMIT;")
+
+
+_TRANSACTION = "a transaction"
+
+
+class _Writer(sqlite3.Connection):
+    """The writer's connection. A whole transaction goes to its thread as one call: each costs as much as some rows."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:  # noqa: ANN401  as sqlite3 has it
+        if sql is not _TRANSACTION:
+            return super().execute(sql, parameters)
+        cursor = self.cursor()
+        transact(cursor, parameters)
+        return cursor
 
 
 @contextmanager

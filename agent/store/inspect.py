@@ -6,7 +6,8 @@ from pathlib import Path
 import aiosqlite
 
 from agent.errors import StorageError
-from agent.store.database import COUNTS_QUERY, Counts, counted
+from agent.store.database import COUNTS_QUERY, counted
+from agent.store.transaction import Counts
 
 
 async def read_counts(path: Path) -> list[Counts]:

@@ -15,11 +15,12 @@ from agent.model import Confirm, Delivery, Record, Sample, Stream
 from agent.store import losses
 from agent.store.channels import Channel, Channels
 from agent.store.commit import Commit
-from agent.store.database import Counts, Database
+from agent.store.database import Database
 from agent.store.live import Live
 from agent.store.memory import Memory
 from agent.store.pages import Pages
 from agent.store.promises import Promises
+from agent.store.transaction import Counts
 from agent.store.unconfirmed import Unconfirmed
 
 _MOST_FRESH = 10_000

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agent.model import Record
 from agent.store.channels import Channels
-from agent.store.database import Row
+from agent.store.transaction import Row
 
 _LONG_AGO = float("-inf")  # an earlier start's monotonic times say nothing to this one
 

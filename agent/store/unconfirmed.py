@@ -81,6 +81,6 @@ class Unconfirmed:
 
     def committed(self, commit: Commit) -> list[Record]:
         """Note that it is on the disk; return what is to be sent again, without content: where the rows are."""
-        for (row,) in commit.changes.delete:
+        for row in commit.changes.delete:
             self._confirmed.pop(row, None)
         return [self._again.pop(row)[2] for state, row in commit.changes.states if state == WAITING]

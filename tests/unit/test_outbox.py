@@ -12,10 +12,11 @@ from agent.errors import StorageError
 from agent.lanes import Room
 from agent.model import Delivery, Record, Sample, Stream
 from agent.store.committer import commit
-from agent.store.database import Changes, Database
+from agent.store.database import Database
 from agent.store.inspect import read_counts
 from agent.store.memory import MOST_UNWRITTEN
 from agent.store.outbox import Outbox
+from agent.store.transaction import Changes
 
 STREAMS = [
     Stream(name="imu"),

@@ -9,8 +9,9 @@ import pytest
 
 from agent.errors import StorageError
 from agent.store import database
-from agent.store.database import Changes, Counts, Database
+from agent.store.database import Database
 from agent.store.schema import MIGRATIONS
+from agent.store.transaction import Changes, Counts
 
 LATER = "ALTER TABLE outbox ADD COLUMN colour TEXT NOT NULL DEFAULT 'grey'"
 
@@ -101,5 +102,5 @@ async def test_a_page_that_was_cancelled_leaves_no_old_snapshot_behind(tmp_path:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        await opened.write(Changes(delete=[(row,) for row in range(1, 2001)]))
+        await opened.write(Changes(delete=list(range(1, 2001))))
         assert await opened.page(after=0, streams=None) == ([], True)

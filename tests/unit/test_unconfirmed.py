@@ -8,8 +8,9 @@ from typing import Any
 from agent import clock
 from agent.model import Confirm, Sample, Stream
 from agent.store import unconfirmed
-from agent.store.database import Changes, Database
+from agent.store.database import Database
 from agent.store.outbox import Outbox
+from agent.store.transaction import Changes
 from tests.unit.test_outbox import fresh, write
 
 
